@@ -1,0 +1,369 @@
+//! What an edge is told to be: plain domain values, already parsed and checked for form.
+//!
+//! Files, environment and defaults are the binary's business; nothing here reads them. [`EdgeConfig`] is fixed for the life of the
+//! process, [`MeshConfig`] is what a reload replaces: providers, models, endpoints, keys, presets and defaults. A `MeshConfig` is
+//! proven good only by [`crate::state::RoutingState::build`], which is also what `tidegate check` runs.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use tidegate_ledger::PriceTable;
+use tidegate_routing::{DataPolicy, Mode, ModalitySet, ParameterSet, Preferences, Quantization, Settings, Tier};
+use tidegate_wire::ProviderInfo;
+
+/// Everything that stays as it is until the process ends.
+#[derive(Debug, Clone)]
+pub struct EdgeConfig {
+    /// Where callers connect; at least one.
+    pub listeners: Vec<ListenerConfig>,
+    /// Address of the operations port (`/metrics`, `/livez`, `/readyz`); `None` switches it off.
+    pub operations: Option<SocketAddr>,
+    /// How many threads serve requests, and how they share the work.
+    pub workers: WorkerConfig,
+    /// HTTP hygiene, sizes and timeouts.
+    pub limits: Limits,
+    /// Where the one line per request goes.
+    pub access_log: AccessLogConfig,
+    /// Name of this edge's region; a metric label and a field of every generation record.
+    pub region: String,
+    /// How many finished generations `GET /generation` can still find.
+    pub generations_kept: u64,
+    /// How long a finished generation can be looked up.
+    pub generations_ttl: Duration,
+}
+
+/// One downstream address.
+#[derive(Debug, Clone)]
+pub struct ListenerConfig {
+    /// Label of this listener in metrics and logs, such as `http` or `https`.
+    pub name: String,
+    /// Address to bind; port 0 picks a free one.
+    pub address: SocketAddr,
+    /// TLS material; `None` serves plain HTTP.
+    pub tls: Option<ListenerTls>,
+}
+
+/// TLS of one listener.
+#[derive(Debug, Clone)]
+pub struct ListenerTls {
+    /// Certificate chains and keys, chosen by SNI; the first is the default.
+    pub certificates: Vec<CertificateFiles>,
+    /// Callers must present a certificate of one of these authorities when set (PEM file).
+    pub client_ca: Option<PathBuf>,
+    /// Offer TLS 1.2 besides 1.3.
+    pub tls12: bool,
+    /// How often the files are looked at for a change.
+    pub reload_every: Duration,
+}
+
+/// One certificate chain and its private key, both PEM.
+#[derive(Debug, Clone)]
+pub struct CertificateFiles {
+    /// Chain, leaf first.
+    pub cert: PathBuf,
+    /// Private key of the leaf.
+    pub key: PathBuf,
+}
+
+/// Threads that serve requests.
+#[derive(Debug, Clone, Copy)]
+pub struct WorkerConfig {
+    /// Number of worker threads; 0 means one per available core.
+    pub threads: usize,
+    /// How the threads share connections.
+    pub model: RuntimeModel,
+}
+
+/// How worker threads share the work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RuntimeModel {
+    /// One single-threaded runtime per worker: a connection and its upstreams stay on one thread.
+    PerCore,
+    /// One work-stealing runtime over all workers.
+    Shared,
+}
+
+/// Sizes and times that a stranger cannot exceed (HTTP hygiene).
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Time for a TLS handshake.
+    pub tls_handshake: Duration,
+    /// Time from the first byte of a request to the end of its headers.
+    pub header_read: Duration,
+    /// A kept-alive connection without a request is closed after this.
+    pub idle: Duration,
+    /// Largest request body, bytes.
+    pub body_bytes: usize,
+    /// Slowest acceptable body, bytes per second, once `body_grace` has passed.
+    pub body_rate: u64,
+    /// Time before `body_rate` counts.
+    pub body_grace: Duration,
+    /// Number of request headers.
+    pub headers: usize,
+    /// Total size of the request head, bytes.
+    pub header_bytes: usize,
+    /// Nesting depth of request JSON.
+    pub json_depth: usize,
+    /// Open downstream connections over all listeners.
+    pub connections: usize,
+    /// Open downstream connections from one address; 0 means unlimited.
+    pub connections_per_ip: usize,
+    /// Requests in flight over all listeners; more are answered 503 with `Retry-After`.
+    pub requests_in_flight: usize,
+    /// Concurrent HTTP/2 streams per connection.
+    pub http2_streams: u32,
+    /// A caller that takes no bytes for this long loses its stream.
+    pub write_stall: Duration,
+    /// Largest upstream answer that is not a stream, bytes.
+    pub answer_bytes: usize,
+    /// Failed key checks per minute and address before further ones are answered 429; 0 means unlimited.
+    pub auth_failures_per_minute: u32,
+    /// Silence after which a streaming caller gets a keep-alive comment.
+    pub keep_alive_comment: Duration,
+    /// Time that running requests get to end after a stop signal.
+    pub drain: Duration,
+    /// Time between turning unready and closing the listeners, so that load balancers notice.
+    pub unready_before_drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            tls_handshake: Duration::from_secs(5),
+            header_read: Duration::from_secs(10),
+            idle: Duration::from_secs(75),
+            body_bytes: 32 * 1024 * 1024,
+            body_rate: 1024,
+            body_grace: Duration::from_secs(10),
+            headers: 100,
+            header_bytes: 64 * 1024,
+            json_depth: 64,
+            connections: 50_000,
+            connections_per_ip: 0,
+            requests_in_flight: 50_000,
+            http2_streams: 100,
+            write_stall: Duration::from_secs(30),
+            answer_bytes: 64 * 1024 * 1024,
+            auth_failures_per_minute: 20,
+            keep_alive_comment: Duration::from_secs(10),
+            drain: Duration::from_secs(60),
+            unready_before_drain: Duration::ZERO,
+        }
+    }
+}
+
+/// Where access-log lines go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AccessLogConfig {
+    /// Nowhere.
+    Off,
+    /// Standard output.
+    Stdout,
+    /// Appended to a file, reopened on SIGHUP.
+    File(PathBuf),
+}
+
+/// What a reload replaces.
+#[derive(Debug, Clone)]
+pub struct MeshConfig {
+    /// Number of this configuration; grows with each reload of a process.
+    pub revision: u64,
+    /// Vendors and our accounts there.
+    pub providers: Vec<ProviderConfig>,
+    /// What callers can name.
+    pub models: Vec<ModelConfig>,
+    /// Which provider serves which model, and for how much.
+    pub endpoints: Vec<EndpointConfig>,
+    /// Who may call.
+    pub keys: Vec<KeyConfig>,
+    /// Key of the digest function (BLAKE3 keyed mode); `None` uses plain BLAKE3.
+    pub keys_pepper: Option<SecretString>,
+    /// Named request fragments (`@preset/slug`).
+    pub presets: Vec<PresetConfig>,
+    /// What holds when neither key nor request say otherwise.
+    pub defaults: Defaults,
+    /// Constants of health, breakers and weights.
+    pub settings: Settings,
+}
+
+/// One vendor and how to reach it.
+#[derive(Debug, Clone)]
+pub struct ProviderConfig {
+    /// Address, dialect, authentication scheme and quirks; the shipped entry with the file's overrides applied.
+    pub info: ProviderInfo,
+    /// Accounts at the provider; at least one. A provider that needs no key has one credential without a secret.
+    pub credentials: Vec<CredentialConfig>,
+    /// Additional certificate authorities for this provider (PEM files).
+    pub extra_roots: Vec<PathBuf>,
+    /// Trust only `extra_roots`, not the system's authorities.
+    pub only_extra_roots: bool,
+    /// `http://` addresses are refused unless this is set.
+    pub allow_plain_http: bool,
+    /// Private, loopback and link-local addresses are refused unless this is set.
+    pub allow_private_addresses: bool,
+    /// Which HTTP version to speak.
+    pub http: UpstreamHttp,
+    /// Time to establish a connection, TLS included.
+    pub connect_timeout: Duration,
+    /// Idle connections kept per worker.
+    pub idle_connections: usize,
+    /// Idle connections are closed after this.
+    pub idle_timeout: Duration,
+    /// Send W3C `traceparent` to this provider.
+    pub propagate_trace: bool,
+}
+
+/// HTTP version towards a provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamHttp {
+    /// What ALPN agrees on; HTTP/1.1 without TLS.
+    Auto,
+    /// HTTP/1.1 only.
+    Http1,
+    /// HTTP/2 only (prior knowledge without TLS).
+    Http2,
+}
+
+/// One account at a provider.
+#[derive(Debug, Clone)]
+pub struct CredentialConfig {
+    /// Name in logs and metrics.
+    pub name: String,
+    /// Share of requests relative to the provider's other credentials; at least 1.
+    pub weight: u32,
+    /// The secret itself; `None` sends no authentication.
+    pub secret: Option<SecretString>,
+}
+
+/// One model that callers can name.
+#[derive(Debug, Clone)]
+pub struct ModelConfig {
+    /// `author/name`.
+    pub slug: String,
+    /// Shown in lists.
+    pub name: String,
+    /// Other slugs that mean this model.
+    pub aliases: Vec<String>,
+    /// Shown in lists.
+    pub description: String,
+    /// Unix time of its release, seconds.
+    pub created: u64,
+    /// The author permits distillation.
+    pub distillable: bool,
+    /// Kinds of output, such as `text`.
+    pub output_modalities: Vec<String>,
+    /// Tokenizer family, informational.
+    pub tokenizer: Option<String>,
+    /// Sunset: requests are answered 404 with this successor.
+    pub successor: Option<String>,
+}
+
+/// One provider's deployment of one model.
+#[derive(Debug, Clone)]
+pub struct EndpointConfig {
+    /// Unique and stable; health is carried over a reload by it.
+    pub name: String,
+    /// Slug of a provider.
+    pub provider: String,
+    /// Slug of a model.
+    pub model: String,
+    /// Tag that callers can address, `provider` or `provider/variant`.
+    pub tag: String,
+    /// What the provider calls the model.
+    pub upstream_model: String,
+    /// Exact prices.
+    pub prices: PriceTable,
+    /// Prompt and completion together, tokens.
+    pub context_length: u32,
+    /// Longest completion, tokens.
+    pub max_output: Option<u32>,
+    /// Number format of the weights.
+    pub quantization: Quantization,
+    /// Where it runs, as the provider names it.
+    pub region: Option<String>,
+    /// What the provider does with prompts.
+    pub data: DataPolicy,
+    /// Request parameters it understands.
+    pub parameters: ParameterSet,
+    /// What a prompt may hold besides text.
+    pub inputs: ModalitySet,
+    /// Service tier.
+    pub tier: Tier,
+    /// Switched off by the operator: gets no traffic, running requests end.
+    pub drained: bool,
+    /// Hard limit of parallel requests of this edge.
+    pub max_concurrency: Option<u32>,
+    /// How long the upstream's prompt cache lives after its last use.
+    pub cache_lifetime: Duration,
+    /// The upstream caches prompts without being asked.
+    pub implicit_caching: bool,
+    /// Expected time to first token before anything was measured.
+    pub prior_first_token: Option<Duration>,
+    /// Expected output speed before anything was measured, tokens per second.
+    pub prior_tokens_per_second: Option<f32>,
+}
+
+/// One caller's key.
+#[derive(Debug, Clone)]
+pub struct KeyConfig {
+    /// Name in logs and records; never the key itself.
+    pub name: String,
+    /// Digest as made by [`crate::auth::digest`], 32 bytes.
+    pub digest: [u8; 32],
+    /// A disabled key is refused.
+    pub disabled: bool,
+    /// Unix time after which the key is refused, seconds.
+    pub expires_at: Option<u64>,
+    /// Models this key may name; empty means all.
+    pub allowed_models: Vec<String>,
+    /// Preferences that hold for every request of this key; requests can only tighten them.
+    pub preferences: Preferences,
+    /// Strategy unless the request says otherwise.
+    pub mode: Option<Mode>,
+    /// Show the provider's own error body in `error.metadata.raw`.
+    pub raw_errors: bool,
+}
+
+/// A named request fragment.
+#[derive(Debug, Clone)]
+pub struct PresetConfig {
+    /// As in `@preset/slug`.
+    pub slug: String,
+    /// JSON object of request fields; the request wins.
+    pub fields: String,
+}
+
+/// What holds when neither key nor request say otherwise.
+#[derive(Debug, Clone)]
+pub struct Defaults {
+    /// Model of a request that names none.
+    pub model: Option<String>,
+    /// Strategy.
+    pub mode: Mode,
+    /// Preferences that hold for every request.
+    pub preferences: Preferences,
+    /// Total time of a request.
+    pub deadline: Duration,
+    /// Attempts per request, the first one included.
+    pub max_attempts: u8,
+    /// Requests without a key are served (for `tidegate dev` behind loopback only).
+    pub anonymous: bool,
+    /// Keep a conversation on the endpoint whose prompt cache it warmed.
+    pub sticky: bool,
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        Self {
+            model: None,
+            mode: Mode::Balanced,
+            preferences: Preferences::default(),
+            deadline: Duration::from_secs(600),
+            max_attempts: 3,
+            anonymous: false,
+            sticky: true,
+        }
+    }
+}
