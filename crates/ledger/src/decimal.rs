@@ -1,0 +1,133 @@
+//! Exact reading and writing of decimal numbers.
+//!
+//! Prices arrive as text (`"0.0000012"`, `1.2e-06`). They become integers of a chosen decimal place without passing through a binary
+//! float, and what cannot be held exactly is an error instead of a rounding.
+
+use crate::money::MoneyError;
+
+/// Longest accepted number, in bytes. Far beyond any price; keeps work bounded for texts from outside.
+const MAX_LEN: usize = 64;
+
+/// Largest accepted exponent, either sign.
+const MAX_EXPONENT: i32 = 40;
+
+/// Reads `text` as a multiple of 10^-`places`. Accepts an optional sign, digits, one point and an exponent.
+pub(crate) fn parse_scaled(text: &str, places: u32) -> Result<i128, MoneyError> {
+    if text.len() > MAX_LEN {
+        return Err(MoneyError::TooLong);
+    }
+    let (negative, unsigned) = match text.as_bytes().first() {
+        Some(b'-') => (true, &text[1..]),
+        Some(b'+') => (false, &text[1..]),
+        _ => (false, text),
+    };
+    let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, parse_exponent(exponent)?),
+        None => (unsigned, 0),
+    };
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    if whole.is_empty() && fraction.is_empty() {
+        return Err(MoneyError::NotANumber);
+    }
+
+    let mut digits: i128 = 0;
+    for byte in whole.bytes().chain(fraction.bytes()) {
+        if !byte.is_ascii_digit() {
+            return Err(MoneyError::NotANumber);
+        }
+        digits = digits
+            .checked_mul(10)
+            .and_then(|digits| digits.checked_add(i128::from(byte - b'0')))
+            .ok_or(MoneyError::OutOfRange)?;
+    }
+    // Both terms are bounded by MAX_LEN and MAX_EXPONENT.
+    let shift = i32::try_from(places).unwrap_or(i32::MAX) + exponent - fraction.len() as i32;
+    let scaled = shift_exactly(digits, shift)?;
+    Ok(if negative { -scaled } else { scaled })
+}
+
+/// Writes a multiple of 10^-`places` as a plain decimal: no exponent, no trailing zeros.
+pub(crate) fn write_scaled(
+    value: i128,
+    places: usize,
+    out: &mut impl std::fmt::Write,
+) -> std::fmt::Result {
+    let magnitude = value.unsigned_abs();
+    let unit = 10u128.pow(places as u32);
+    if value < 0 {
+        out.write_char('-')?;
+    }
+    write!(out, "{}", magnitude / unit)?;
+    let fraction = magnitude % unit;
+    if fraction == 0 {
+        return Ok(());
+    }
+    let digits = format!("{fraction:0places$}");
+    write!(out, ".{}", digits.trim_end_matches('0'))
+}
+
+fn parse_exponent(text: &str) -> Result<i32, MoneyError> {
+    let exponent: i32 = text.parse().map_err(|_| MoneyError::NotANumber)?;
+    if exponent.abs() > MAX_EXPONENT {
+        return Err(MoneyError::OutOfRange);
+    }
+    Ok(exponent)
+}
+
+fn shift_exactly(digits: i128, shift: i32) -> Result<i128, MoneyError> {
+    if digits == 0 {
+        return Ok(0);
+    }
+    let power = 10i128.checked_pow(shift.unsigned_abs());
+    if shift >= 0 {
+        return power
+            .and_then(|power| digits.checked_mul(power))
+            .ok_or(MoneyError::OutOfRange);
+    }
+    match power {
+        Some(power) if digits % power == 0 => Ok(digits / power),
+        _ => Err(MoneyError::TooPrecise),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_plain_and_exponent_forms_alike() {
+        for text in [
+            "0.00000015",
+            "1.5e-07",
+            "1.5E-7",
+            "15e-8",
+            "+0.000000150",
+            ".00000015",
+        ] {
+            assert_eq!(parse_scaled(text, 12), Ok(150_000), "{text}");
+        }
+        assert_eq!(parse_scaled("-1", 12), Ok(-1_000_000_000_000));
+        assert_eq!(parse_scaled("0e-40", 12), Ok(0));
+    }
+
+    #[test]
+    fn refuses_what_is_not_exact_or_not_a_number() {
+        assert_eq!(
+            parse_scaled("0.0000000000001", 12),
+            Err(MoneyError::TooPrecise)
+        );
+        for text in [
+            "", "-", ".", "1..2", "1_000", "0x10", "NaN", "inf", "1e", "1e+", "1,5", " 1", "1 ",
+            "--1", "१",
+        ] {
+            assert_eq!(
+                parse_scaled(text, 12),
+                Err(MoneyError::NotANumber),
+                "{text:?}"
+            );
+        }
+        assert_eq!(parse_scaled("1e41", 12), Err(MoneyError::OutOfRange));
+        assert_eq!(parse_scaled("1e39", 12), Err(MoneyError::OutOfRange));
+        assert_eq!(parse_scaled(&"1".repeat(65), 12), Err(MoneyError::TooLong));
+    }
+}
