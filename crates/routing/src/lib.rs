@@ -1,1 +1,37 @@
-//! tidegate-routing
+//! Given a snapshot, health and the time, says where the next attempt goes.
+//!
+//! This crate decides and does nothing: no clock, no sockets, no tasks, no random source of its own. Time and seed are
+//! arguments, so the same snapshot, health and seed always decide the same, and a recorded [`Decision`] can be replayed.
+//! What to do with an attempt (encode, send, stream) is the edge's; what a key may spend is the quota's.
+//!
+//! The road through it: an [`Intent`] becomes a [`Plan`] over a [`Snapshot`]; [`Plan::next`] says where to try, the edge
+//! tries, [`Plan::ended`] hears how it went, [`Health`] learns from it, and the plan goes on or gives up.
+
+#![warn(missing_docs)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod endpoint;
+mod id;
+mod intent;
+mod modality;
+mod model;
+mod outcome;
+mod parameter;
+pub mod preferences;
+mod price;
+mod quantization;
+mod settings;
+mod snapshot;
+
+pub use endpoint::{DataPolicy, Endpoint, EndpointSpec, Tier};
+pub use id::{CredentialIndex, EndpointIndex, ModelIndex, ProviderIndex, Timestamp};
+pub use intent::{Affinity, Intent, Mode, Needs, TierChoice};
+pub use modality::ModalitySet;
+pub use model::{Credential, CredentialSpec, Model, ModelSpec, Provider, ProviderSpec};
+pub use outcome::{AttemptEnd, Outcome, RateHint};
+pub use parameter::ParameterSet;
+pub use preferences::{Preferences, PreferencesError, SortBy};
+pub use price::{MaxPrice, Price};
+pub use quantization::{Quantization, QuantizationSet};
+pub use settings::Settings;
+pub use snapshot::{BuildError, Snapshot, SnapshotSpec};
