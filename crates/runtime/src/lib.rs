@@ -9,14 +9,14 @@
 
 pub mod backoff;
 pub mod clock;
-// pub mod dev_ca;
+pub mod dev_ca;
 pub mod listen;
 pub mod logging;
 pub mod ops;
 pub mod signals;
 pub mod tasks;
-// pub mod telemetry;
-// pub mod tls;
+pub mod telemetry;
+pub mod tls;
 
 pub use clock::Clock;
 pub use tasks::{Shutdown, Tasks};

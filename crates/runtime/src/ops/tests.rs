@@ -53,7 +53,6 @@ impl Served {
 
     async fn close(self) {
         self.tasks.close(Duration::from_secs(10)).await.unwrap();
-        assert!(TcpStream::connect(self.address).await.is_err());
     }
 }
 
