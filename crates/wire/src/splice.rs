@@ -1,0 +1,1 @@
+//! Edits to a JSON object's bytes.
