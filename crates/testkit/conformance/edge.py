@@ -77,6 +77,7 @@ class Edge:
     ca: str
     models: list[str]
     sims: list[Sim]
+    hosting: dict[str, list[str]] = field(default_factory=dict)
     faults: dict = field(default_factory=lambda: FAULTS)
 
     @property
@@ -89,10 +90,29 @@ class Edge:
         """The base URL an OpenRouter SDK is given."""
         return f"{self.https}/api/v1"
 
+    @property
+    def hosts(self) -> list[str]:
+        """Slugs of the providers that host the first model."""
+        return self.hosting[self.models[0]]
+
+    def model_at(self, provider: str) -> str:
+        """A model that this provider hosts."""
+        return next(model for model, hosts in self.hosting.items() if provider in hosts)
+
     def fault(self, name: str) -> None:
         """Puts every simulated provider into the same state."""
         for sim in self.sims:
             sim.fault(name)
+
+    def learn_hosts(self) -> None:
+        for model in self.models:
+            endpoints = self._get(f"/models/{model}/endpoints")["data"]["endpoints"]
+            self.hosting[model] = list(dict.fromkeys(endpoint["tag"].split("/")[0] for endpoint in endpoints))
+
+    def _get(self, path: str) -> dict:
+        request = urllib.request.Request(f"{self.http}/api/v1{path}", headers={"authorization": f"Bearer {self.key}"})
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return json.load(answer)
 
 
 class Running:
@@ -121,7 +141,9 @@ class Running:
                 cwd=self.folder,
             )
         try:
-            return parse_ready(self._wait_for(ready))
+            edge = parse_ready(self._wait_for(ready))
+            edge.learn_hosts()
+            return edge
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -186,7 +208,7 @@ def prepare() -> Path:
 def serve() -> None:
     prepare()
     with Running() as edge:
-        print(json.dumps({**asdict(edge), "v1": edge.v1, "api_v1": edge.api_v1}), flush=True)
+        print(json.dumps({**asdict(edge), "v1": edge.v1, "api_v1": edge.api_v1, "hosts": edge.hosts}), flush=True)
         sys.stdin.read()
 
 

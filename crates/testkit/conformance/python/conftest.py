@@ -46,6 +46,11 @@ def model(edge: harness.Edge) -> str:
     return edge.models[0]
 
 
+@pytest.fixture
+def hosts(edge: harness.Edge) -> list[str]:
+    return edge.hosts
+
+
 def openai_client(edge: harness.Edge, **options) -> openai.OpenAI:
     return openai.OpenAI(base_url=edge.v1, api_key=edge.key, **options)
 

@@ -4,11 +4,12 @@ import json
 import os
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
 
-from exchanges import call
+from exchanges import trust
 
 # Per operation and phase. More is a matter of patience: SCHEMATHESIS_EXAMPLES=1000 for a long run.
 EXAMPLES = os.environ.get("SCHEMATHESIS_EXAMPLES", "25")
@@ -69,9 +70,5 @@ def test_it_survives_schemathesis(own_edge):
 
 
 def served(edge) -> dict:
-    root = type(edge)(**{**vars(edge), "https": edge.https})
-    for address in ("/openapi.json",):
-        answer = call(root, "GET", address)
-        if answer.status == 200:
-            return json.loads(answer.body)
-    raise AssertionError("no /openapi.json")
+    with urllib.request.urlopen(f"{edge.https}/openapi.json", context=trust(edge)) as answer:
+        return json.load(answer)
