@@ -10,28 +10,43 @@
 #![warn(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod budget;
 mod endpoint;
+pub mod explain;
+mod filter;
+mod health;
 mod id;
 mod intent;
 mod modality;
 mod model;
 mod outcome;
 mod parameter;
+mod plan;
 pub mod preferences;
 mod price;
 mod quantization;
 mod settings;
 mod snapshot;
+mod strategy;
+mod weight;
 
 pub use endpoint::{DataPolicy, Endpoint, EndpointSpec, Tier};
+pub use explain::Decision;
+pub use filter::{Constraint, Excluded, Exclusion, NoRoute, NoRouteCode};
+pub use health::{
+    BlockReason, BreakerState, CredentialView, EndpointView, Health, Percentiles, RemoteEvidence,
+    RemoteVerdict,
+};
 pub use id::{CredentialIndex, EndpointIndex, ModelIndex, ProviderIndex, Timestamp};
 pub use intent::{Affinity, Intent, Mode, Needs, TierChoice};
 pub use modality::ModalitySet;
 pub use model::{Credential, CredentialSpec, Model, ModelSpec, Provider, ProviderSpec};
 pub use outcome::{AttemptEnd, Outcome, RateHint};
 pub use parameter::ParameterSet;
+pub use plan::{AttemptPlan, Exhausted, Next, Plan, Reason};
 pub use preferences::{Preferences, PreferencesError, SortBy};
 pub use price::{MaxPrice, Price};
 pub use quantization::{Quantization, QuantizationSet};
 pub use settings::Settings;
 pub use snapshot::{BuildError, Snapshot, SnapshotSpec};
+pub use strategy::Strategy;

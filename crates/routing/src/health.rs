@@ -1,0 +1,239 @@
+//! What was measured: one cell per endpoint, one per credential, one retry budget per model.
+//!
+//! Health is shared by all worker threads and outlives snapshots: [`Health::new`] takes over every cell whose endpoint or
+//! credential still has the same name. Locks are per cell and short; nothing here grows with traffic.
+
+mod account;
+mod breaker;
+mod cell;
+mod ewma;
+mod history;
+mod limiter;
+mod remote;
+mod sketch;
+mod slot;
+mod view;
+mod window;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+pub(crate) use account::AccountCell;
+pub use account::BlockReason;
+pub use breaker::BreakerState;
+pub(crate) use cell::{Context, EndpointCell, State, prompt_class};
+pub use remote::{RemoteEvidence, RemoteVerdict};
+pub use sketch::Percentiles;
+pub(crate) use slot::Slot;
+pub use view::{CredentialView, EndpointView};
+
+use crate::budget::RetryBudget;
+use crate::outcome::{Outcome, Verdict};
+use crate::{AttemptEnd, CredentialIndex, EndpointIndex, ModelIndex, Snapshot, Timestamp};
+
+/// What one edge knows of the endpoints of one snapshot. Use it only with the snapshot it was made for.
+#[derive(Debug)]
+pub struct Health {
+    endpoints: Box<[Arc<EndpointCell>]>,
+    credentials: Box<[Arc<AccountCell>]>,
+    budgets: Box<[Arc<RetryBudget>]>,
+    /// Usable credentials with their stable ids, by provider.
+    accounts: Box<[Box<[(CredentialIndex, u64)]>]>,
+    /// Position of each endpoint's provider.
+    provider_of: Box<[u32]>,
+    names: Names,
+    settings: crate::Settings,
+}
+
+/// Positions by stable name, to find the cells again when the snapshot changes.
+#[derive(Debug)]
+struct Names {
+    endpoints: HashMap<String, u32>,
+    credentials: HashMap<u64, u32>,
+    models: HashMap<String, u32>,
+}
+
+impl Health {
+    /// Health for a snapshot. Whatever `previous` knows by the same name is shared with it, requests in flight included, so
+    /// both stay correct while requests of the old snapshot finish.
+    pub fn new(snapshot: &Snapshot, previous: Option<&Health>) -> Health {
+        let settings = snapshot.settings();
+        let mut names = Names {
+            endpoints: HashMap::new(),
+            credentials: HashMap::new(),
+            models: HashMap::new(),
+        };
+        let mut endpoints = Vec::with_capacity(snapshot.endpoints().len());
+        for endpoint in snapshot.endpoints() {
+            let known = previous.and_then(|health| health.endpoint_named(&endpoint.name));
+            names
+                .endpoints
+                .insert(endpoint.name.clone(), endpoints.len() as u32);
+            endpoints.push(known.unwrap_or_else(|| Arc::new(EndpointCell::new(settings))));
+        }
+        let mut credentials = Vec::with_capacity(snapshot.credential_count());
+        for (_, credential) in snapshot
+            .providers()
+            .iter()
+            .flat_map(|provider| provider.credentials())
+        {
+            let known = previous.and_then(|health| health.credential_with_id(credential.id()));
+            names
+                .credentials
+                .insert(credential.id(), credentials.len() as u32);
+            credentials.push(known.unwrap_or_default());
+        }
+        let mut budgets = Vec::with_capacity(snapshot.models().len());
+        for model in snapshot.models() {
+            let known = previous.and_then(|health| health.budget_of(model.slug()));
+            names
+                .models
+                .insert(model.slug().to_owned(), budgets.len() as u32);
+            budgets.push(known.unwrap_or_default());
+        }
+        Health {
+            endpoints: endpoints.into(),
+            credentials: credentials.into(),
+            budgets: budgets.into(),
+            accounts: snapshot
+                .providers()
+                .iter()
+                .map(|provider| {
+                    let weighted = provider
+                        .credentials()
+                        .filter(|(_, credential)| credential.weight() > 0);
+                    weighted
+                        .map(|(index, credential)| (index, credential.id()))
+                        .collect()
+                })
+                .collect(),
+            provider_of: snapshot
+                .endpoints()
+                .iter()
+                .map(|endpoint| endpoint.provider().0)
+                .collect(),
+            names,
+            settings: settings.clone(),
+        }
+    }
+
+    /// Takes in what others say about an endpoint.
+    pub fn set_remote(&self, endpoint: EndpointIndex, evidence: RemoteEvidence) {
+        if let Some(cell) = self.endpoints.get(endpoint.get()) {
+            cell.with(|state| state.remote = evidence);
+        }
+    }
+
+    /// Retries the model's budget would allow now.
+    pub fn retry_balance(&self, model: ModelIndex, now: Timestamp) -> f64 {
+        self.budgets
+            .get(model.get())
+            .map_or(0.0, |budget| budget.balance(&self.settings, now))
+    }
+
+    pub(crate) fn cell(&self, endpoint: EndpointIndex) -> Option<&Arc<EndpointCell>> {
+        self.endpoints.get(endpoint.get())
+    }
+
+    pub(crate) fn account(&self, credential: CredentialIndex) -> Option<&AccountCell> {
+        self.credentials.get(credential.get()).map(Arc::as_ref)
+    }
+
+    /// The accounts an endpoint can be called with.
+    fn accounts_of(&self, endpoint: EndpointIndex) -> &[(CredentialIndex, u64)] {
+        let provider = self.provider_of.get(endpoint.get());
+        provider
+            .and_then(|at| self.accounts.get(*at as usize))
+            .map_or(&[], |accounts| accounts)
+    }
+
+    pub(crate) fn budget(&self, model: ModelIndex) -> Option<&RetryBudget> {
+        self.budgets.get(model.get()).map(Arc::as_ref)
+    }
+
+    /// Learns from a finished attempt.
+    pub(crate) fn observe(
+        &self,
+        snapshot: &Snapshot,
+        endpoint: EndpointIndex,
+        credential: CredentialIndex,
+        outcome: &Outcome,
+        mut context: Context,
+        now: Timestamp,
+    ) {
+        let settings = snapshot.settings();
+        let Some(cell) = self.cell(endpoint) else {
+            return;
+        };
+        let block = match outcome.end {
+            AttemptEnd::CreditExhausted => {
+                Some((settings.credit_block, BlockReason::CreditExhausted))
+            }
+            AttemptEnd::Unauthorized => {
+                Some((settings.unauthorized_block, BlockReason::Unauthorized))
+            }
+            _ => None,
+        };
+        if let (Some((length, reason)), Some(account)) = (block, self.account(credential)) {
+            account.block(now + length, reason);
+        }
+        if matches!(outcome.end.verdict(), Verdict::Hard | Verdict::Soft) {
+            context.peers = self.peer_failure_ratio(snapshot, endpoint, now);
+        }
+        cell.with(|state| state.learn(outcome, &context, settings, now));
+    }
+
+    /// Median failure ratio of the model's other endpoints. Cells are read one after the other, never two at once.
+    fn peer_failure_ratio(
+        &self,
+        snapshot: &Snapshot,
+        endpoint: EndpointIndex,
+        now: Timestamp,
+    ) -> Option<f64> {
+        let model = snapshot.endpoints().get(endpoint.get())?.model();
+        let mut ratios: smallvec::SmallVec<[f64; 8]> = snapshot
+            .endpoints_of(model)
+            .iter()
+            .filter(|other| **other != endpoint)
+            .filter_map(|other| self.cell(*other))
+            .map(|cell| cell.counts(now))
+            .filter(|counts| counts.total() >= PEER_SAMPLES)
+            .map(|counts| counts.failure_ratio())
+            .collect();
+        median(&mut ratios)
+    }
+
+    fn endpoint_named(&self, name: &str) -> Option<Arc<EndpointCell>> {
+        self.endpoints
+            .get(*self.names.endpoints.get(name)? as usize)
+            .cloned()
+    }
+
+    fn credential_with_id(&self, id: u64) -> Option<Arc<AccountCell>> {
+        self.credentials
+            .get(*self.names.credentials.get(&id)? as usize)
+            .cloned()
+    }
+
+    fn budget_of(&self, slug: &str) -> Option<Arc<RetryBudget>> {
+        self.budgets
+            .get(*self.names.models.get(slug)? as usize)
+            .cloned()
+    }
+}
+
+/// Middle value; the lower one of two.
+pub(crate) fn median(values: &mut [f64]) -> Option<f64> {
+    if values.is_empty() {
+        return None;
+    }
+    let middle = (values.len() - 1) / 2;
+    let (_, median, _) = values.select_nth_unstable_by(middle, f64::total_cmp);
+    Some(*median)
+}
+
+/// Samples below which a peer's failure ratio is not compared with.
+const PEER_SAMPLES: f64 = 5.0;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,70 @@
+//! What others say about an endpoint: a prior that lowers the bar, never an order that overrides what this edge sees.
+//!
+//! A lone edge has nobody to ask: confidence is 0 then, and every formula works without a special case.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Settings, Timestamp};
+
+/// Evidence of the region or of other regions about one endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RemoteEvidence {
+    /// Share of successes the others saw, 0 to 1.
+    pub success: f64,
+    /// How much to believe it when it was fresh, 0 to 1.
+    pub confidence: f64,
+    /// What they concluded.
+    pub verdict: RemoteVerdict,
+    /// When it was received.
+    pub received: Timestamp,
+}
+
+/// What others concluded about an endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RemoteVerdict {
+    /// Nothing is wrong.
+    #[default]
+    Healthy,
+    /// Fewer failures than usual open the breaker.
+    Degraded,
+    /// The region's quorum took it out.
+    Ejected,
+}
+
+impl Default for RemoteEvidence {
+    fn default() -> RemoteEvidence {
+        RemoteEvidence {
+            success: 1.0,
+            confidence: 0.0,
+            verdict: RemoteVerdict::Healthy,
+            received: Timestamp(0),
+        }
+    }
+}
+
+impl RemoteEvidence {
+    /// Confidence after fading.
+    pub(crate) fn confidence_at(&self, settings: &Settings, now: Timestamp) -> f64 {
+        if self.confidence <= 0.0 || settings.remote_fade.is_zero() {
+            return 0.0;
+        }
+        let age = now.seconds_since(self.received);
+        self.confidence.min(1.0) * (-age / settings.remote_fade.as_secs_f64()).exp()
+    }
+
+    /// Whether the bar is lower.
+    pub(crate) fn is_degraded(&self, settings: &Settings, now: Timestamp) -> bool {
+        self.verdict != RemoteVerdict::Healthy && self.holds(settings, now)
+    }
+
+    /// Whether it is taken out.
+    pub(crate) fn is_ejected(&self, settings: &Settings, now: Timestamp) -> bool {
+        self.verdict == RemoteVerdict::Ejected && self.holds(settings, now)
+    }
+
+    /// A verdict lives for three fading times (15 s), then the silence of its source ends it.
+    fn holds(&self, settings: &Settings, now: Timestamp) -> bool {
+        self.confidence > 0.0 && now.since(self.received) <= settings.remote_fade * 3
+    }
+}

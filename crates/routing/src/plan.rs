@@ -1,0 +1,770 @@
+//! Where one request goes, attempt by attempt.
+//!
+//! A plan is made once per request from what was configured, and asked for attempts one by one while health moves. It alone
+//! decides about retries: how many, where, whether the budget allows one, and when to stop. It sends nothing.
+
+pub(crate) mod decide;
+mod gather;
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+
+use self::decide::{Ruling, Scene, decide};
+use crate::explain::{Choice, Chosen, Considered, Decision, Gate, Pick};
+use crate::filter::{self, Excluded, NoRoute, NoRouteCode};
+use crate::health::{BlockReason, Context, Health, Slot, prompt_class};
+use crate::id::mix;
+use crate::outcome::{NextStep, Outcome};
+use crate::preferences::{Partition, SortBy};
+use crate::strategy::Strategy;
+use crate::{
+    AttemptEnd, CredentialIndex, Endpoint, EndpointIndex, Intent, Mode, ModelIndex, ProviderIndex,
+    Snapshot, Tier, TierChoice, Timestamp,
+};
+
+/// The state of one request's routing. Use it with the snapshot and health it was made with, even when newer ones exist.
+#[derive(Debug)]
+pub struct Plan {
+    intent: Intent,
+    strategy: Strategy,
+    candidates: SmallVec<[Candidate; 8]>,
+    /// Prompt class of the request.
+    class: usize,
+    /// Attempts made.
+    attempts: u8,
+    max_attempts: u8,
+    tried_credentials: SmallVec<[(EndpointIndex, CredentialIndex); 4]>,
+    used_providers: SmallVec<[ProviderIndex; 4]>,
+    same_endpoint: Option<EndpointIndex>,
+    fallbacks: Fallbacks,
+    over: bool,
+    running: Option<Running>,
+    decision: Decision,
+}
+
+/// One attempt to make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttemptPlan {
+    /// 1 for the first.
+    pub number: u8,
+    /// The model that will answer.
+    pub model: ModelIndex,
+    /// Where to.
+    pub endpoint: EndpointIndex,
+    /// With which account.
+    pub credential: CredentialIndex,
+    /// How long to wait for the first token (for a buffered answer: for the whole of it).
+    pub first_token_timeout: Duration,
+    /// How long a silence between chunks may last.
+    pub idle_timeout: Duration,
+    /// Whether it proves a half-open endpoint.
+    pub probe: bool,
+    /// When it was decided.
+    pub started: Timestamp,
+}
+
+/// What to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Try this, then call [`Plan::ended`] exactly once.
+    Attempt(AttemptPlan),
+    /// Give up.
+    Exhausted(Exhausted),
+}
+
+/// Why there is no further attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exhausted {
+    /// The reason.
+    pub reason: Reason,
+    /// Attempts that were made.
+    pub attempts: u8,
+    /// Why accounts are blocked, where that is the reason.
+    pub blocked_by: Option<BlockReason>,
+}
+
+/// Why there is no further attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// Every candidate was tried or is ejected.
+    Candidates,
+    /// The model's retry budget is used up.
+    Budget,
+    /// The caller's deadline has come, or comes too soon for any candidate.
+    Deadline,
+    /// The most attempts a request may make were made.
+    Attempts,
+    /// Others remain, but the caller wants no other.
+    FallbacksDisallowed,
+    /// Every account that could be used is blocked.
+    Blocked {
+        /// When the first comes back.
+        until: Timestamp,
+    },
+    /// Every endpoint is at its configured concurrency.
+    Full,
+    /// The last attempt ended the request: it succeeded, was relayed in part, was cancelled, or was the caller's fault.
+    Ended,
+}
+
+impl Reason {
+    /// Closed label for logs, metrics and headers.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Reason::Candidates => "candidates",
+            Reason::Budget => "budget",
+            Reason::Deadline => "deadline",
+            Reason::Attempts => "attempts",
+            Reason::FallbacksDisallowed => "fallbacks_disallowed",
+            Reason::Blocked { .. } => "blocked",
+            Reason::Full => "full",
+            Reason::Ended => "ended",
+        }
+    }
+}
+
+/// An endpoint that can serve the request.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    endpoint: EndpointIndex,
+    /// Position of its model in the intent.
+    model: u8,
+    rank: Rank,
+    price: f64,
+    state: CandidateState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CandidateState {
+    Untried,
+    Tried,
+    /// Its model cannot serve the request, or must leave the remaining attempts to the next model.
+    ModelClosed,
+    /// Another endpoint was the first choice, and the caller wants no other.
+    NotAllowed,
+}
+
+/// What goes before what, besides the strategy.
+#[derive(Clone, Copy, Debug)]
+struct Rank {
+    model: u8,
+    /// Position in `order`; present only if the caller gave one.
+    listed: Option<u16>,
+    tier: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fallbacks {
+    Allowed,
+    /// One endpoint per model, chosen by the first attempt.
+    None,
+}
+
+/// The attempt that is under way.
+#[derive(Debug)]
+struct Running {
+    slot: Slot,
+    number: u8,
+    first_token_known: bool,
+}
+
+impl Plan {
+    /// Filters the endpoints of the intent's models, or says why nothing is left.
+    pub fn new(snapshot: &Snapshot, intent: Intent) -> Result<Plan, NoRoute> {
+        let settings = snapshot.settings();
+        if intent.models.is_empty() {
+            return Err(NoRoute {
+                code: NoRouteCode::ModelNotFound,
+                excluded_by: SmallVec::new(),
+                constraint: None,
+                excluded: SmallVec::new(),
+            });
+        }
+        let strategy = strategy_of(&intent);
+        let mut fallbacks =
+            if intent.preferences.fallbacks_allowed() || !intent.preferences.order.is_empty() {
+                Fallbacks::Allowed
+            } else {
+                Fallbacks::None
+            };
+        let mut candidates = SmallVec::new();
+        let mut excluded: SmallVec<[Excluded; 4]> = SmallVec::new();
+        for (at, model) in intent.models.iter().enumerate() {
+            let filtered = filter::filter(snapshot, *model, &intent);
+            if filtered.tier_only {
+                fallbacks = Fallbacks::None;
+            }
+            for endpoint in filtered.kept {
+                candidates.push(Candidate::new(snapshot, &intent, at, endpoint));
+            }
+            excluded.extend(filtered.excluded);
+        }
+        if candidates.is_empty() {
+            return Err(filter::no_route(snapshot, &intent, excluded));
+        }
+        let max_attempts = if intent.max_attempts == 0 {
+            settings.max_attempts
+        } else {
+            intent.max_attempts
+        };
+        let sticky = sticky_endpoint(snapshot, &intent, strategy);
+        let decision = Decision {
+            revision: snapshot.revision(),
+            seed: intent.seed,
+            models: intent.models.clone(),
+            strategy,
+            sticky,
+            expected_output: intent.needs.expected_output,
+            excluded,
+            attempts: SmallVec::new(),
+            considered: SmallVec::new(),
+            stopped: None,
+        };
+        Ok(Plan {
+            class: prompt_class(intent.needs.prompt_tokens),
+            intent,
+            strategy,
+            candidates,
+            attempts: 0,
+            max_attempts,
+            tried_credentials: SmallVec::new(),
+            used_providers: SmallVec::new(),
+            same_endpoint: None,
+            fallbacks,
+            over: false,
+            running: None,
+            decision,
+        })
+    }
+
+    /// Decides the next attempt and takes its place among the endpoint's requests in flight. The place is given back by
+    /// [`ended`](Self::ended), or when the plan is dropped.
+    pub fn next(&mut self, snapshot: &Snapshot, health: &Health, now: Timestamp) -> Next {
+        self.running = None;
+        if let Some(reason) = self.reason_to_stop(now) {
+            return self.exhausted(reason, None);
+        }
+        let first = self.decision.considered.len();
+        let number = self.attempts + 1;
+        let mut choice = Choice {
+            number,
+            at: now,
+            first: u16::try_from(first).unwrap_or(u16::MAX),
+            count: u16::try_from(self.candidates.len()).unwrap_or(u16::MAX),
+            same_endpoint: self.same_endpoint,
+            may_probe: self.may_probe(snapshot, health, now),
+            panicked: false,
+            chosen: None,
+            end: None,
+        };
+        self.gather(snapshot, health, now);
+        let found = loop {
+            let scene = Scene {
+                settings: snapshot.settings(),
+                strategy: self.strategy,
+                seed: self.intent.seed,
+                number,
+                sticky: self.decision.sticky,
+                same_endpoint: choice.same_endpoint,
+                may_probe: choice.may_probe,
+                expected_output: self.intent.needs.expected_output,
+                used_providers: &self.used_providers,
+            };
+            let ruling = decide(&scene, &mut self.decision.considered[first..]);
+            choice.panicked = ruling.panicked;
+            let Some((at, pick)) = ruling.pick else {
+                break None;
+            };
+            match self.take(first + at, pick, snapshot, health, now) {
+                Ok((slot, chosen)) => break Some((slot, chosen, at, ruling)),
+                // Another thread was faster. Each turn closes one gate, so this ends.
+                Err(gate) => self.decision.considered[first + at].gate = gate,
+            }
+        };
+        let Some((slot, chosen, at, ruling)) = found else {
+            self.decision.attempts.push(choice);
+            let (reason, blocked_by) = reason_of(&self.decision.considered[first..]);
+            return self.exhausted(reason, blocked_by);
+        };
+        if !self.pay(snapshot, health, now) {
+            // Nothing was decided, so there is nothing to weigh again.
+            self.decision.considered.truncate(first);
+            choice.count = 0;
+            self.decision.attempts.push(choice);
+            return self.exhausted(Reason::Budget, None);
+        }
+        choice.chosen = Some(chosen);
+        self.decision.attempts.push(choice);
+        let considered = self.decision.considered[first + at];
+        Next::Attempt(self.start(slot, &chosen, &considered, ruling, snapshot, now))
+    }
+
+    /// Learns the time to first token as soon as it is known, instead of when a long answer ends. Optional.
+    pub fn first_token(
+        &mut self,
+        snapshot: &Snapshot,
+        health: &Health,
+        attempt: &AttemptPlan,
+        after: Duration,
+        now: Timestamp,
+    ) {
+        let Some(running) = self
+            .running
+            .as_mut()
+            .filter(|running| running.number == attempt.number)
+        else {
+            return;
+        };
+        if running.first_token_known {
+            return;
+        }
+        running.first_token_known = true;
+        let in_flight = running.slot.in_flight();
+        if let Some(cell) = health.cell(attempt.endpoint) {
+            let settings = snapshot.settings();
+            cell.with(|state| {
+                state.learn_first_token(after.as_secs_f64(), self.class, in_flight, settings, now)
+            });
+        }
+    }
+
+    /// Hears how an attempt ended: health learns from it, the place in flight is given back, and the plan knows what may come
+    /// next. Call it exactly once per attempt; a second call for the same attempt is ignored.
+    pub fn ended(
+        &mut self,
+        snapshot: &Snapshot,
+        health: &Health,
+        attempt: &AttemptPlan,
+        outcome: &Outcome,
+        now: Timestamp,
+    ) {
+        let Some(mut running) = self
+            .running
+            .take_if(|running| running.number == attempt.number)
+        else {
+            return;
+        };
+        let context = Context {
+            probe: attempt.probe,
+            credential: credential_id(snapshot, attempt),
+            first_token_known: running.first_token_known,
+            in_flight: running.slot.in_flight(),
+            peers: None,
+            jitter: self.jitter(attempt.number),
+        };
+        health.observe(
+            snapshot,
+            attempt.endpoint,
+            attempt.credential,
+            outcome,
+            context,
+            now,
+        );
+        running.slot.probe_observed();
+        if let Some(choice) = self.decision.attempts.last_mut() {
+            choice.end = Some(outcome.end);
+        }
+        self.step(snapshot, attempt, outcome.end);
+    }
+
+    /// The record so far.
+    pub fn decision(&self) -> &Decision {
+        &self.decision
+    }
+
+    /// The record, when the plan is done.
+    pub fn into_decision(self) -> Decision {
+        self.decision
+    }
+
+    /// Attempts made so far.
+    pub fn attempts(&self) -> u8 {
+        self.attempts
+    }
+
+    /// Why nothing more may be tried, before looking at any candidate.
+    fn reason_to_stop(&self, now: Timestamp) -> Option<Reason> {
+        if self.over {
+            Some(Reason::Ended)
+        } else if self.attempts >= self.max_attempts {
+            Some(Reason::Attempts)
+        } else if now >= self.intent.deadline {
+            Some(Reason::Deadline)
+        } else {
+            None
+        }
+    }
+
+    /// Whether the failure of a probe could still be retried.
+    fn may_probe(&self, snapshot: &Snapshot, health: &Health, now: Timestamp) -> bool {
+        self.attempts == 0
+            && self.max_attempts > 1
+            && self.fallbacks == Fallbacks::Allowed
+            && self.candidates.len() > 1
+            && health
+                .budget(self.intent.models[0])
+                .is_some_and(|budget| budget.balance(snapshot.settings(), now) >= 1.0)
+    }
+
+    /// Takes a place at the chosen endpoint, an account, and the probe token if needed; or says which gate closed meanwhile.
+    fn take(
+        &self,
+        at: usize,
+        pick: Pick,
+        snapshot: &Snapshot,
+        health: &Health,
+        now: Timestamp,
+    ) -> Result<(Slot, Chosen), Gate> {
+        let considered = &self.decision.considered[at];
+        let endpoint = snapshot.endpoint(considered.endpoint);
+        let cell = health.cell(considered.endpoint).ok_or(Gate::Full)?;
+        let accounts =
+            cell.with(|state| self.accounts(state, considered.endpoint, snapshot, health, now))?;
+        let credential = self.choose_account(&accounts);
+        let mut slot =
+            Slot::take(cell, endpoint.max_concurrency.unwrap_or(u32::MAX)).ok_or(Gate::Full)?;
+        let probe = considered.gate == Gate::HalfOpen;
+        if probe {
+            if !gather::begin_probe(cell, now) {
+                return Err(Gate::Probing);
+            }
+            slot.mark_probe();
+        }
+        Ok((
+            slot,
+            Chosen {
+                endpoint: considered.endpoint,
+                credential,
+                pick,
+                probe,
+            },
+        ))
+    }
+
+    /// One of the accounts by weight. A conversation keeps its account: prompt caches belong to accounts.
+    fn choose_account(&self, accounts: &[gather::Usable]) -> CredentialIndex {
+        let conversation = self.intent.affinity.map(|affinity| affinity.key);
+        let mut rng = Rng::with_seed(mix(self.intent.seed
+            ^ ACCOUNT_SALT
+            ^ u64::from(self.attempts)));
+        // Weighted rendezvous: the account with the smallest -ln(u)/weight, u a hash of conversation and account, or a draw.
+        let score = |account: &gather::Usable, rng: &mut Rng| {
+            let word = conversation.map_or_else(|| rng.u64(..), |key| mix(key ^ account.id));
+            let uniform = ((word >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
+            -uniform.ln() / account.weight
+        };
+        let mut best = accounts[0].credential;
+        if accounts.len() > 1 {
+            let mut lowest = f64::INFINITY;
+            for account in accounts {
+                let score = score(account, &mut rng);
+                if score < lowest {
+                    lowest = score;
+                    best = account.credential;
+                }
+            }
+        }
+        best
+    }
+
+    /// Pays for the attempt: the first one deposits into the model's retry budget, every other one takes from it.
+    fn pay(&self, snapshot: &Snapshot, health: &Health, now: Timestamp) -> bool {
+        let Some(budget) = health.budget(self.intent.models[0]) else {
+            return true;
+        };
+        if self.attempts > 0 {
+            return budget.withdraw(snapshot.settings(), now);
+        }
+        budget.deposit(now);
+        true
+    }
+
+    fn start(
+        &mut self,
+        slot: Slot,
+        chosen: &Chosen,
+        considered: &Considered,
+        ruling: Ruling,
+        snapshot: &Snapshot,
+        now: Timestamp,
+    ) -> AttemptPlan {
+        self.attempts += 1;
+        self.running = Some(Running {
+            slot,
+            number: self.attempts,
+            first_token_known: false,
+        });
+        self.same_endpoint = None;
+        let has_alternative = ruling.has_alternative
+            && self.attempts < self.max_attempts
+            && (self.fallbacks == Fallbacks::Allowed || self.intent.models.len() > 1);
+        AttemptPlan {
+            number: self.attempts,
+            model: snapshot.endpoint(chosen.endpoint).model(),
+            endpoint: chosen.endpoint,
+            credential: chosen.credential,
+            first_token_timeout: self.first_token_timeout(
+                considered,
+                has_alternative,
+                snapshot,
+                now,
+            ),
+            idle_timeout: snapshot.settings().idle_timeout,
+            probe: chosen.probe,
+            started: now,
+        }
+    }
+
+    /// Moves on after an attempt.
+    fn step(&mut self, snapshot: &Snapshot, attempt: &AttemptPlan, end: AttemptEnd) {
+        let Some(at) = self
+            .candidates
+            .iter()
+            .position(|one| one.endpoint == attempt.endpoint)
+        else {
+            return;
+        };
+        let model = self.candidates[at].model;
+        match end.next_step() {
+            NextStep::Stop => self.over = true,
+            NextStep::Elsewhere => {
+                self.candidates[at].state = CandidateState::Tried;
+                self.used_providers
+                    .push(snapshot.endpoint(attempt.endpoint).provider());
+            }
+            NextStep::OtherCredential => {
+                self.tried_credentials
+                    .push((attempt.endpoint, attempt.credential));
+                self.used_providers
+                    .push(snapshot.endpoint(attempt.endpoint).provider());
+                // The last attempt is better spent elsewhere, if there is an elsewhere.
+                if self.attempts + 1 < self.max_attempts || self.candidates.len() == 1 {
+                    self.same_endpoint = Some(attempt.endpoint);
+                }
+            }
+            NextStep::OtherModel => {
+                self.close_model(model);
+                self.over = self
+                    .candidates
+                    .iter()
+                    .all(|one| one.state != CandidateState::Untried);
+            }
+        }
+        if self.fallbacks == Fallbacks::None {
+            self.disallow_others(attempt.endpoint, model);
+        }
+        self.leave_attempts_for_later_models(model);
+    }
+
+    fn close_model(&mut self, model: u8) {
+        for candidate in self.candidates.iter_mut().filter(|one| one.model == model) {
+            candidate.state = CandidateState::ModelClosed;
+        }
+    }
+
+    /// Without fallbacks the first choice is the only one: of its model, or of all if all were sorted together.
+    fn disallow_others(&mut self, chosen: EndpointIndex, model: u8) {
+        let together = is_unpartitioned(&self.intent);
+        for candidate in &mut self.candidates {
+            if candidate.endpoint == chosen {
+                if candidate.state == CandidateState::Tried {
+                    candidate.state = CandidateState::NotAllowed;
+                }
+            } else if (together || candidate.model == model)
+                && candidate.state == CandidateState::Untried
+            {
+                candidate.state = CandidateState::NotAllowed;
+            }
+        }
+    }
+
+    /// Every model of the caller's list gets its chance: the last attempts belong to the models not tried yet.
+    fn leave_attempts_for_later_models(&mut self, model: u8) {
+        if self.intent.models.len() < 2 || is_unpartitioned(&self.intent) {
+            return;
+        }
+        let later = (model + 1..=u8::MAX)
+            .take(self.intent.models.len())
+            .filter(|later| {
+                let mut candidates = self.candidates.iter();
+                candidates.any(|one| one.model == *later && one.state == CandidateState::Untried)
+            })
+            .count();
+        if later > 0 && usize::from(self.max_attempts.saturating_sub(self.attempts)) <= later {
+            self.close_model(model);
+            self.same_endpoint = None;
+        }
+    }
+
+    fn jitter(&self, number: u8) -> f64 {
+        let mut rng = Rng::with_seed(mix(self.intent.seed ^ JITTER_SALT ^ u64::from(number)));
+        rng.f64() * 2.0 - 1.0
+    }
+
+    fn exhausted(&mut self, reason: Reason, blocked_by: Option<BlockReason>) -> Next {
+        self.decision.stopped = Some(reason);
+        Next::Exhausted(Exhausted {
+            reason,
+            attempts: self.attempts,
+            blocked_by,
+        })
+    }
+}
+
+impl Candidate {
+    fn new(snapshot: &Snapshot, intent: &Intent, model: usize, index: EndpointIndex) -> Candidate {
+        let endpoint = snapshot.endpoint(index);
+        let model = u8::try_from(model).unwrap_or(u8::MAX);
+        // A request of unknown size still prefers the cheaper endpoint.
+        let prompt = intent.needs.prompt_tokens.max(1);
+        let output = intent.needs.expected_output.max(1);
+        Candidate {
+            endpoint: index,
+            model,
+            rank: Rank::new(snapshot, intent, endpoint, model),
+            price: endpoint.price.expected(prompt, output),
+            state: CandidateState::Untried,
+        }
+    }
+
+    fn gate(&self) -> Gate {
+        match self.state {
+            CandidateState::Untried => Gate::Open,
+            CandidateState::Tried => Gate::Tried,
+            CandidateState::ModelClosed => Gate::ModelClosed,
+            CandidateState::NotAllowed => Gate::NoFallback,
+        }
+    }
+}
+
+impl Rank {
+    fn new(snapshot: &Snapshot, intent: &Intent, endpoint: &Endpoint, model: u8) -> Rank {
+        let order = &intent.preferences.order;
+        let provider = snapshot.provider(endpoint.provider());
+        let listed = (!order.is_empty()).then(|| {
+            let at = order
+                .iter()
+                .position(|slug| endpoint.matches(slug, provider));
+            at.and_then(|at| u16::try_from(at).ok()).unwrap_or(u16::MAX)
+        });
+        let tier = match (intent.eligible_tiers, endpoint.tier) {
+            (TierChoice::Priority, Tier::Default | Tier::Flex) => 1,
+            (TierChoice::Priority, Tier::Priority)
+            | (TierChoice::Default | TierChoice::Flex | TierChoice::Nitro | TierChoice::Floor, _) => {
+                0
+            }
+        };
+        Rank {
+            model: if is_unpartitioned(intent) { 0 } else { model },
+            listed,
+            tier,
+        }
+    }
+
+    /// One number, lower first. What was pushed to the end comes after the other models, but an explicit order holds.
+    fn value(self, pushed_to_the_end: bool) -> u32 {
+        let model = u32::from(self.model) << 20;
+        let tier = u32::from(self.tier) << 1;
+        let end = u32::from(pushed_to_the_end);
+        match self.listed {
+            Some(listed) => model | u32::from(listed) << 2 | tier | end,
+            None => end << 28 | model | tier,
+        }
+    }
+}
+
+fn is_unpartitioned(intent: &Intent) -> bool {
+    intent
+        .preferences
+        .sort
+        .is_some_and(|sort| sort.partition == Partition::None)
+}
+
+/// An explicit sort, else the slug's, else the tier's, else the mode.
+fn strategy_of(intent: &Intent) -> Strategy {
+    let by_tier = match intent.eligible_tiers {
+        TierChoice::Priority => Some(SortBy::Throughput),
+        TierChoice::Flex => Some(SortBy::Price),
+        TierChoice::Default | TierChoice::Nitro | TierChoice::Floor => None,
+    };
+    let sort = intent
+        .preferences
+        .sort
+        .and_then(|sort| sort.by)
+        .or(intent.variant_sort)
+        .or(by_tier);
+    match sort {
+        Some(by) => Strategy::of_sort(by),
+        // Without a conversation there is nothing to stick to.
+        None if intent.mode == Mode::Sticky && intent.affinity.is_none() => Strategy {
+            mode: Mode::Balanced,
+            strict: false,
+        },
+        None => Strategy {
+            mode: intent.mode,
+            strict: false,
+        },
+    }
+}
+
+/// The conversation's endpoint, where going back to it is worth something: an order switches it off, and so does a provider
+/// that charges a cached prompt in full.
+fn sticky_endpoint(
+    snapshot: &Snapshot,
+    intent: &Intent,
+    strategy: Strategy,
+) -> Option<EndpointIndex> {
+    let endpoint = intent.affinity?.endpoint?;
+    if !intent.preferences.order.is_empty() || strategy.mode == Mode::Order {
+        return None;
+    }
+    let pays = snapshot
+        .endpoints()
+        .get(endpoint.get())?
+        .price
+        .rewards_stickiness();
+    (pays || strategy.mode == Mode::Sticky).then_some(endpoint)
+}
+
+fn credential_id(snapshot: &Snapshot, attempt: &AttemptPlan) -> u64 {
+    let provider = snapshot.provider(snapshot.endpoint(attempt.endpoint).provider());
+    let mut credentials = provider.credentials();
+    credentials
+        .find(|(index, _)| *index == attempt.credential)
+        .map_or(0, |(_, credential)| credential.id())
+}
+
+/// Why none of these can be used, in the words that help most.
+fn reason_of(considered: &[Considered]) -> (Reason, Option<BlockReason>) {
+    let any = |gate: Gate| considered.iter().any(|one| one.gate == gate);
+    let soonest = considered
+        .iter()
+        .filter_map(|one| match one.gate {
+            Gate::Blocked { until, reason } => Some((until, reason)),
+            _ => None,
+        })
+        .min();
+    if any(Gate::NoFallback) {
+        (Reason::FallbacksDisallowed, None)
+    } else if let Some((until, reason)) = soonest {
+        (Reason::Blocked { until }, Some(reason))
+    } else if any(Gate::Full) {
+        (Reason::Full, None)
+    } else if any(Gate::Late) {
+        (Reason::Deadline, None)
+    } else {
+        (Reason::Candidates, None)
+    }
+}
+
+/// Separates the draws for accounts from those for endpoints.
+const ACCOUNT_SALT: u64 = 0x6163_636f_756e_7431;
+/// Separates the jitter of blocks and breakers from the draws of choices.
+const JITTER_SALT: u64 = 0x6a69_7474_6572_2d31;
+
+#[cfg(test)]
+mod tests;
