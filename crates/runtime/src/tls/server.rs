@@ -1,6 +1,6 @@
 //! TLS as a server: what a listener hands to its acceptor.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::crypto::aws_lc_rs::Ticketer;
@@ -71,7 +71,7 @@ pub fn server_config(
     Ok(Arc::new(config))
 }
 
-fn client_verifier(path: &PathBuf) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+fn client_verifier(path: &Path) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in material::read_certificates(path)? {
         roots
