@@ -36,6 +36,8 @@ pub struct Facts {
     pub upstream_id: Option<String>,
     /// Service tier that the upstream says it used.
     pub service_tier: Option<String>,
+    /// What an aggregator upstream says it charged: decimal text in US dollars.
+    pub upstream_cost: Option<String>,
     /// Bytes of generated text, reasoning and tool arguments as they were on the wire (escapes included).
     pub output_bytes: u64,
 }

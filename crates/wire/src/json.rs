@@ -83,6 +83,18 @@ impl<'a> Members<'a> {
         write_integer(self.key(name), value);
     }
 
+    /// A member whose value is an object; end it with [`Members::close`].
+    pub(crate) fn open(&mut self, name: &str) -> Members<'_> {
+        let out = self.key(name);
+        out.push(b'{');
+        Members::starting(out)
+    }
+
+    /// Writes the closing brace.
+    pub(crate) fn close(self) {
+        self.out.push(b'}');
+    }
+
     /// A member whose value is JSON already.
     pub(crate) fn raw(&mut self, name: &str, json: &[u8]) {
         self.key(name).extend_from_slice(json);

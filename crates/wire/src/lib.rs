@@ -26,6 +26,7 @@ mod splice;
 pub mod sse;
 mod stream;
 mod target;
+mod time;
 mod usage;
 
 pub use call::{ChatCall, Inputs, ReadLimits, ResponseFormat};

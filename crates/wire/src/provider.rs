@@ -11,7 +11,7 @@ use std::{
 use http::{HeaderName, HeaderValue};
 use serde::Deserialize;
 
-use crate::{dialect::Dialect, rate_limit::RateLimitScheme};
+use crate::{dialect::Dialect, rate_limit::RateLimitScheme, reasoning::Effort};
 
 /// One vendor.
 #[derive(Debug, Clone, Deserialize)]
@@ -91,6 +91,8 @@ pub struct Quirks {
     pub stream_options: bool,
     /// How it is told to reason.
     pub reasoning: ReasoningStyle,
+    /// Effort names it accepts; others are replaced by the nearest. Empty = all of them.
+    pub efforts: Vec<String>,
     /// It knows the role `developer`; otherwise the role is written `system`.
     pub developer_role: bool,
     /// It is a router itself and understands the gateway's own fields (`models`, `provider`, `plugins` …).
@@ -106,6 +108,7 @@ impl Default for Quirks {
             rejects: Vec::new(),
             stream_options: true,
             reasoning: ReasoningStyle::Effort,
+            efforts: Vec::new(),
             developer_role: false,
             aggregator: false,
             user: true,
@@ -272,6 +275,11 @@ impl ProviderInfo {
         ] {
             if url.as_ref().is_some_and(|url| !url.starts_with("https://")) {
                 blame(format!("key `{key}` must be an https URL"));
+            }
+        }
+        for effort in &self.quirks.efforts {
+            if Effort::parse(effort).is_none() {
+                blame(format!("key `quirks.efforts` holds the unknown effort `{effort}`"));
             }
         }
         let country = |code: &String| code.len() == 2 && code.bytes().all(|b| b.is_ascii_uppercase());

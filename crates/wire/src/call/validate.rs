@@ -114,7 +114,17 @@ impl<'a> Value<'a> {
             Field::Verbosity => self.one_of(&["low", "medium", "high", "xhigh", "max"])?,
             Field::Metadata => facts.metadata_user_id = self.metadata()?,
             Field::Debug => facts.debug_echo = self.flag("echo_upstream_body")?,
-            Field::Messages => {}
+            // Forwarded unjudged: only the vendor knows their rules.
+            Field::Messages
+            | Field::N
+            | Field::Store
+            | Field::SafetyIdentifier
+            | Field::Functions
+            | Field::FunctionCall
+            | Field::Audio
+            | Field::ImageConfig
+            | Field::XSearchFilter
+            | Field::PromptCacheRetention => {}
         }
         Ok(())
     }

@@ -102,10 +102,11 @@ proptest! {
         let mut seen = Vec::new();
         while let Some(key) = cursor.next_key(&mut object).unwrap() {
             let value = cursor.skip().unwrap();
-            seen.push((key.decode(&text).into_owned(), serde_json::from_slice(value.of(&text)).unwrap()));
+            seen.push((key.decode(&text).into_owned(), value.text(&text).to_owned()));
         }
         cursor.finish().unwrap();
-        prop_assert_eq!(seen, members);
+        let expected: Vec<_> = members.iter().map(|(key, value)| (key.clone(), value.to_string())).collect();
+        prop_assert_eq!(seen, expected);
     }
 
     #[test]
