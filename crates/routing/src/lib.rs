@@ -28,6 +28,8 @@ mod quantization;
 mod settings;
 mod snapshot;
 mod strategy;
+#[cfg(test)]
+mod testing;
 mod weight;
 
 pub use endpoint::{DataPolicy, Endpoint, EndpointSpec, Tier};

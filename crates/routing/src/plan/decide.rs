@@ -11,7 +11,7 @@ use crate::strategy::{Pool, Strategy, Table, is_worth_staying};
 use crate::{EndpointIndex, ProviderIndex, Settings};
 
 /// What a choice depends on besides its candidates.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Scene<'a> {
     pub(crate) settings: &'a Settings,
     pub(crate) strategy: Strategy,
