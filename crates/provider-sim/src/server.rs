@@ -290,8 +290,7 @@ impl Exchange {
         }
         let text = Bytes::from(self.dialect.whole(&self.reply(ask, answer)).to_string());
         let headers = self.head(200, "application/json", standing);
-        self.serving.sent(answer.usage.completion);
-        Ok(broken_or_whole(text, headers, fault, self.serving))
+        Ok(self.send_whole(text, answer.usage.completion, headers, fault))
     }
 
     async fn answer_fixed(
@@ -322,13 +321,40 @@ impl Exchange {
         }
         pause(delay).await;
         let headers = self.head(200, "application/json", None);
-        self.serving.sent(0);
-        Ok(broken_or_whole(
-            fixed.json.clone(),
-            headers,
-            fault.as_ref(),
-            self.serving,
-        ))
+        Ok(self.send_whole(fixed.json.clone(), 0, headers, fault.as_ref()))
+    }
+
+    /// An answer at once, or the part of it that the fault leaves.
+    fn send_whole(
+        mut self,
+        text: Bytes,
+        tokens: u32,
+        mut headers: HeaderMap,
+        fault: Option<&Fault>,
+    ) -> Response<SimBody> {
+        let half = text.slice(..text.len() / 2);
+        let end = match fault {
+            Some(Fault::Cut { .. }) => End::Break,
+            Some(Fault::Stall { .. }) => End::Silence,
+            Some(Fault::Malformed) => {
+                return respond(200, headers, SimBody::whole(half, self.serving));
+            }
+            _ => {
+                self.serving.sent(tokens);
+                return respond(200, headers, SimBody::whole(text, self.serving));
+            }
+        };
+        // The full length is announced, so the caller knows that something is missing.
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
+        let first = Due {
+            event: Event {
+                bytes: half,
+                tokens: 0,
+            },
+            after: Duration::ZERO,
+        };
+        let body = SimBody::stream(Events::Made(vec![first]), end, self.serving);
+        respond(200, headers, body)
     }
 
     fn broken_fixed(
@@ -430,36 +456,6 @@ fn misfortune_of_stream(dialect: Dialect, fault: Option<&Fault>, events: &mut Ve
             | Fault::Slow { .. },
         ) => End::Regular,
     }
-}
-
-/// An answer at once, or the part of it that the fault leaves.
-fn broken_or_whole(
-    text: Bytes,
-    mut headers: HeaderMap,
-    fault: Option<&Fault>,
-    serving: Serving,
-) -> Response<SimBody> {
-    let half = text.slice(..text.len() / 2);
-    let end = match fault {
-        Some(Fault::Malformed) => return respond(200, headers, SimBody::whole(half, serving)),
-        Some(Fault::Cut { .. }) => End::Break,
-        Some(Fault::Stall { .. }) => End::Silence,
-        _ => return respond(200, headers, SimBody::whole(text, serving)),
-    };
-    // The full length is announced, so the caller knows that something is missing.
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
-    let first = Due {
-        event: Event {
-            bytes: half,
-            tokens: 0,
-        },
-        after: Duration::ZERO,
-    };
-    respond(
-        200,
-        headers,
-        SimBody::stream(Events::Made(vec![first]), end, serving),
-    )
 }
 
 fn models(

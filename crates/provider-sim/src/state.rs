@@ -29,7 +29,7 @@ pub struct Stats {
     pub active_requests: u64,
     /// Streams that are running.
     pub active_streams: u64,
-    /// Events of streams that were handed to the connection.
+    /// Events of streams that were handed to the connection; an answer that is not streamed counts as one.
     pub events_sent: u64,
     /// Tokens in them, and in answers that were not streamed.
     pub tokens_delivered: u64,
