@@ -22,10 +22,7 @@ use serde_json::value::RawValue;
 pub(crate) use answer::{Choice, complete};
 pub(crate) use chunk::{ChunkWriter, Position};
 pub(crate) use json::Json;
-pub(crate) use message::{
-    CacheControl, CacheLifetime, Content, DataUrl, File, Message, Part, ReasoningDetail, Role,
-    ToolCall,
-};
+pub(crate) use message::{CacheControl, CacheLifetime, Content, DataUrl, File, Message, Part, ReasoningDetail, Role, ToolCall};
 pub(crate) use output::{NamedSchema, OutputFormat, OutputShape};
 pub(crate) use parameters::Parameters;
 pub(crate) use reply::{Annotation, Call, Detail, DetailBody, Media, Piece, Source};
@@ -143,11 +140,7 @@ impl<'a> Request<'a> {
                 format!("a value does not have the type that a chat completion gives it, at line {line}, column {column}"),
             )
         })?;
-        if let Some(index) = request
-            .messages
-            .iter()
-            .position(|message| message.role == Role::Function)
-        {
+        if let Some(index) = request.messages.iter().position(|message| message.role == Role::Function) {
             return Err(RequestError::invalid(
                 format!("messages[{index}].role"),
                 "this model needs the role tool with a tool_call_id instead of function",
@@ -165,11 +158,7 @@ impl<'a> Request<'a> {
             }
             if let Some(budget) = reasoning.max_tokens {
                 let budget = u32::try_from(budget).unwrap_or(u32::MAX);
-                return Ok(if budget == 0 {
-                    Thinking::Off
-                } else {
-                    Thinking::Budget(budget)
-                });
+                return Ok(if budget == 0 { Thinking::Off } else { Thinking::Budget(budget) });
             }
             if let Some(effort) = &reasoning.effort {
                 return parse_effort("reasoning.effort", effort);
@@ -186,11 +175,7 @@ impl<'a> Request<'a> {
 
     /// Whether the caller wants thoughts left out of the answer.
     pub(crate) fn hides_reasoning(&self) -> bool {
-        match self
-            .reasoning
-            .as_ref()
-            .and_then(|reasoning| reasoning.exclude)
-        {
+        match self.reasoning.as_ref().and_then(|reasoning| reasoning.exclude) {
             Some(exclude) => exclude,
             None => self.include_reasoning == Some(false),
         }
@@ -208,9 +193,7 @@ impl<'a> Request<'a> {
         };
         match JsonStr::from_raw(raw) {
             Some(one) => Ok(vec![one]),
-            None => serde_json::from_str(raw.get()).map_err(|_| {
-                RequestError::invalid("stop", "expected a string or a list of strings")
-            }),
+            None => serde_json::from_str(raw.get()).map_err(|_| RequestError::invalid("stop", "expected a string or a list of strings")),
         }
     }
 
@@ -218,24 +201,13 @@ impl<'a> Request<'a> {
     /// given something to answer, so they are then treated as the user's words.
     pub(crate) fn system(&self) -> impl Iterator<Item = (usize, &Message<'a>)> {
         let lonely = self.is_only_system();
-        self.messages
-            .iter()
-            .enumerate()
-            .filter(move |(_, message)| !lonely && message.role.is_system())
+        self.messages.iter().enumerate().filter(move |(_, message)| !lonely && message.role.is_system())
     }
 
     /// Everything that is not system text, with its place in the caller's list.
     pub(crate) fn turns(&self) -> impl Iterator<Item = (usize, &Message<'a>)> {
         let lonely = self.is_only_system();
-        self.messages
-            .iter()
-            .enumerate()
-            .filter(move |(_, message)| lonely || !message.role.is_system())
-    }
-
-    /// The tools, or an empty list.
-    pub(crate) fn tools(&self) -> &[Tool<'a>] {
-        self.tools.as_deref().unwrap_or_default()
+        self.messages.iter().enumerate().filter(move |(_, message)| lonely || !message.role.is_system())
     }
 
     fn is_only_system(&self) -> bool {
@@ -247,9 +219,6 @@ fn parse_effort(param: &str, name: &str) -> Result<Thinking, RequestError> {
     match Effort::parse(name) {
         Some(Effort::None) => Ok(Thinking::Off),
         Some(effort) => Ok(Thinking::Effort(effort)),
-        None => Err(RequestError::invalid(
-            param,
-            "expected max, xhigh, high, medium, low, minimal or none",
-        )),
+        None => Err(RequestError::invalid(param, "expected max, xhigh, high, medium, low, minimal or none")),
     }
 }

@@ -25,21 +25,12 @@ pub(crate) enum Effort {
 
 impl Effort {
     /// Every step, lowest first.
-    pub(crate) const ALL: [Effort; 7] = [
-        Effort::None,
-        Effort::Minimal,
-        Effort::Low,
-        Effort::Medium,
-        Effort::High,
-        Effort::Xhigh,
-        Effort::Max,
-    ];
+    pub(crate) const ALL: [Effort; 7] =
+        [Effort::None, Effort::Minimal, Effort::Low, Effort::Medium, Effort::High, Effort::Xhigh, Effort::Max];
 
     /// The step that a caller named, if it is a name we know.
     pub(crate) fn parse(name: &str) -> Option<Effort> {
-        Effort::ALL
-            .into_iter()
-            .find(|effort| effort.as_str() == name)
+        Effort::ALL.into_iter().find(|effort| effort.as_str() == name)
     }
 
     /// The name on the wire.
@@ -76,20 +67,14 @@ impl Effort {
     /// The lowest effort whose share of `max_tokens` covers `budget`: for an upstream that knows only names.
     pub(crate) fn covering(budget: u32, max_tokens: u32) -> Effort {
         let wanted = u64::from(budget) * 100;
-        Effort::ALL
-            .into_iter()
-            .find(|effort| u64::from(max_tokens) * effort.percent() >= wanted)
-            .unwrap_or(Effort::Max)
+        Effort::ALL.into_iter().find(|effort| u64::from(max_tokens) * effort.percent() >= wanted).unwrap_or(Effort::Max)
     }
 
     /// The member of `supported` with the fewest steps between; of two equally near, the higher, because a
     /// caller notices too little thinking sooner than too much. `None` when the list is empty.
     pub(crate) fn nearest(self, supported: &[Effort]) -> Option<Effort> {
         let steps = |other: Effort| (other as i8 - self as i8).unsigned_abs();
-        supported
-            .iter()
-            .copied()
-            .min_by_key(|&other| (steps(other), std::cmp::Reverse(other)))
+        supported.iter().copied().min_by_key(|&other| (steps(other), std::cmp::Reverse(other)))
     }
 }
 
@@ -126,30 +111,15 @@ pub(crate) enum Thinking {
 mod tests {
     use super::*;
 
-    const ANTHROPIC: Bounds = Bounds {
-        least: 1024,
-        most: 128_000,
-    };
+    const ANTHROPIC: Bounds = Bounds { least: 1024, most: 128_000 };
 
     #[test]
     fn budget_is_the_effort_share_within_bounds() {
         assert_eq!(Effort::High.budget(10_000, ANTHROPIC), 8_000);
         assert_eq!(Effort::Minimal.budget(4_000, ANTHROPIC), 1_024);
         assert_eq!(Effort::Max.budget(1_000_000, ANTHROPIC), 128_000);
-        assert_eq!(
-            Effort::Xhigh.budget(10_000, ANTHROPIC),
-            Effort::Max.budget(10_000, ANTHROPIC)
-        );
-        assert_eq!(
-            Effort::Max.budget(
-                u32::MAX,
-                Bounds {
-                    least: 0,
-                    most: u32::MAX
-                }
-            ),
-            4_080_218_930
-        );
+        assert_eq!(Effort::Xhigh.budget(10_000, ANTHROPIC), Effort::Max.budget(10_000, ANTHROPIC));
+        assert_eq!(Effort::Max.budget(u32::MAX, Bounds { least: 0, most: u32::MAX }), 4_080_218_930);
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! A whole answer in the caller's dialect.
 
 use bytes::BytesMut;
-use serde_json::value::RawValue;
 
 use super::{
     json::Json,
@@ -25,8 +24,8 @@ pub(crate) struct Choice<'a> {
     pub(crate) refusal: Option<JsonStr<'a>>,
     pub(crate) finish: Option<FinishReason>,
     pub(crate) native_finish: Option<JsonStr<'a>>,
-    /// Already in the caller's form.
-    pub(crate) logprobs: Option<Box<RawValue>>,
+    /// JSON, already in the caller's form.
+    pub(crate) logprobs: Option<BytesMut>,
 }
 
 impl<'a> Choice<'a> {
@@ -44,13 +43,10 @@ impl<'a> Choice<'a> {
         let arguments: usize = self.calls.iter().map(|call| call.arguments.len()).sum();
         facts.output_bytes += (text + thoughts + arguments) as u64;
         facts.tool_calls += u32::try_from(self.calls.len()).unwrap_or(u32::MAX);
-        facts.content_seen |=
-            text + thoughts > 0 || !self.calls.is_empty() || !self.media.is_empty();
+        facts.content_seen |= text + thoughts > 0 || !self.calls.is_empty() || !self.media.is_empty();
         if facts.finish_reason.is_none() {
             facts.finish_reason = self.finish;
-            facts.native_finish_reason = self
-                .native_finish
-                .map(|native| native.decode().into_owned());
+            facts.native_finish_reason = self.native_finish.map(|native| native.decode().into_owned());
         }
     }
 
@@ -70,7 +66,7 @@ impl<'a> Choice<'a> {
         }
         json.key("logprobs");
         match &self.logprobs {
-            Some(logprobs) => json.value(logprobs),
+            Some(logprobs) => json.raw_bytes(logprobs),
             None => json.null(),
         }
         json.object_at("message");
@@ -120,9 +116,7 @@ impl<'a> Choice<'a> {
         if self.media.iter().any(|media| !media.is_audio()) {
             json.array_at("images");
             let images = self.media.iter().filter(|media| !media.is_audio());
-            images
-                .enumerate()
-                .for_each(|(index, image)| image.write_image(index, json));
+            images.enumerate().for_each(|(index, image)| image.write_image(index, json));
             json.close_array();
         }
         if let Some(audio) = self.media.iter().find(|media| media.is_audio()) {
@@ -131,9 +125,7 @@ impl<'a> Choice<'a> {
         }
         if !self.annotations.is_empty() {
             json.array_at("annotations");
-            self.annotations
-                .iter()
-                .for_each(|annotation| annotation.write(json));
+            self.annotations.iter().for_each(|annotation| annotation.write(json));
             json.close_array();
         }
     }
@@ -157,10 +149,7 @@ pub(crate) fn complete(stamp: &Stamp, mut facts: Facts, choices: &[Choice<'_>]) 
         json.string_at("service_tier", tier);
     }
     json.array_at("choices");
-    choices
-        .iter()
-        .enumerate()
-        .for_each(|(index, choice)| choice.write(index, &mut json));
+    choices.iter().enumerate().for_each(|(index, choice)| choice.write(index, &mut json));
     json.close_array();
     Completion::new(facts, out.into(), None)
 }

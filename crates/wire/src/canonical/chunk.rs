@@ -31,7 +31,7 @@ impl ChunkWriter {
         });
     }
 
-    /// A piece of thought, readable or not, or a signature.
+    /// A piece of thought, readable or not, or a signature. Only readable ones count as the beginning of an answer.
     pub(crate) fn detail(&mut self, at: &mut Position<'_>, detail: &Detail<'_>) {
         let readable = match detail.body {
             DetailBody::Text { text, .. } => text,
@@ -51,13 +51,7 @@ impl ChunkWriter {
     }
 
     /// The head of a call whose arguments follow.
-    pub(crate) fn call_begins(
-        &mut self,
-        at: &mut Position<'_>,
-        index: u32,
-        id: &str,
-        name: JsonStr<'_>,
-    ) {
+    pub(crate) fn call_begins(&mut self, at: &mut Position<'_>, index: u32, id: &str, name: JsonStr<'_>) {
         at.note(0);
         at.facts.tool_calls += 1;
         self.delta(at, |json| {
@@ -77,12 +71,7 @@ impl ChunkWriter {
     }
 
     /// A piece of a call's arguments.
-    pub(crate) fn call_arguments(
-        &mut self,
-        at: &mut Position<'_>,
-        index: u32,
-        arguments: Piece<'_>,
-    ) {
+    pub(crate) fn call_arguments(&mut self, at: &mut Position<'_>, index: u32, arguments: Piece<'_>) {
         if arguments.is_empty() {
             return;
         }
@@ -138,21 +127,21 @@ impl ChunkWriter {
         }
         self.delta(at, |json| {
             json.array_at("annotations");
-            annotations
-                .iter()
-                .for_each(|annotation| annotation.write(json));
+            annotations.iter().for_each(|annotation| annotation.write(json));
             json.close_array();
         });
     }
 
+    /// Probabilities of the tokens so far; `logprobs` is JSON in the caller's form.
+    pub(crate) fn logprobs(&mut self, at: &mut Position<'_>, logprobs: &BytesMut) {
+        self.open(at);
+        at.out.extend_from_slice(b"},\"logprobs\":");
+        at.out.extend_from_slice(logprobs);
+        at.out.extend_from_slice(b",\"finish_reason\":null,\"native_finish_reason\":null}]}\n\n");
+    }
+
     /// The end of a choice. `refusal` is the upstream's explanation, when it gave one.
-    pub(crate) fn finish(
-        &mut self,
-        at: &mut Position<'_>,
-        reason: FinishReason,
-        native: JsonStr<'_>,
-        refusal: Option<JsonStr<'_>>,
-    ) {
+    pub(crate) fn finish(&mut self, at: &mut Position<'_>, reason: FinishReason, native: JsonStr<'_>, refusal: Option<JsonStr<'_>>) {
         if at.facts.finish_reason.is_none() {
             at.facts.finish_reason = Some(reason);
             at.facts.native_finish_reason = Some(native.decode().into_owned());
@@ -168,12 +157,10 @@ impl ChunkWriter {
         at.out.extend_from_slice(b"}]}\n\n");
     }
 
-    /// A delta with any members, for what the other methods do not name.
-    pub(crate) fn delta(&mut self, at: &mut Position<'_>, members: impl FnOnce(&mut Json<'_>)) {
+    fn delta(&mut self, at: &mut Position<'_>, members: impl FnOnce(&mut Json<'_>)) {
         self.open(at);
         members(&mut Json::new(at.out));
-        at.out
-            .extend_from_slice(b"},\"finish_reason\":null,\"native_finish_reason\":null}]}\n\n");
+        at.out.extend_from_slice(b"},\"finish_reason\":null,\"native_finish_reason\":null}]}\n\n");
     }
 
     /// Everything up to the inside of `delta`.
@@ -182,8 +169,7 @@ impl ChunkWriter {
             self.head = head(at.stamp);
         }
         at.out.extend_from_slice(&self.head);
-        at.out
-            .extend_from_slice(itoa::Buffer::new().format(at.choice).as_bytes());
+        at.out.extend_from_slice(itoa::Buffer::new().format(at.choice).as_bytes());
         at.out.extend_from_slice(b",\"delta\":{");
         // Choices beyond the sixty-fourth share its bit; no upstream offers more than eight.
         let bit = 1 << at.choice.min(63);

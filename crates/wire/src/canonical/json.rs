@@ -4,7 +4,6 @@
 //! translated hot path needs is here; the caller is responsible for closing what it opened.
 
 use bytes::BytesMut;
-use serde_json::value::RawValue;
 
 use super::text::JsonStr;
 
@@ -28,12 +27,6 @@ impl<'b> Json<'b> {
     /// `}`.
     pub(crate) fn close_object(&mut self) {
         self.byte(b'}');
-    }
-
-    /// `[`, as the next element or value.
-    pub(crate) fn open_array(&mut self) {
-        self.separate();
-        self.byte(b'[');
     }
 
     /// `]`.
@@ -95,12 +88,7 @@ impl<'b> Json<'b> {
     }
 
     /// `before`, `between` and `after` as one string; `between` is ours and needs no escape.
-    pub(crate) fn prefixed(
-        &mut self,
-        before: JsonStr<'_>,
-        between: &'static str,
-        after: JsonStr<'_>,
-    ) {
+    pub(crate) fn prefixed(&mut self, before: JsonStr<'_>, between: &'static str, after: JsonStr<'_>) {
         self.open_string();
         for piece in [before.inner(), between, after.inner()] {
             self.out.extend_from_slice(piece.as_bytes());
@@ -114,9 +102,10 @@ impl<'b> Json<'b> {
         self.out.extend_from_slice(json.as_bytes());
     }
 
-    /// A value as the sender wrote it.
-    pub(crate) fn value(&mut self, value: &RawValue) {
-        self.raw(value.get());
+    /// A value that already is JSON, in a buffer of its own.
+    pub(crate) fn raw_bytes(&mut self, json: &BytesMut) {
+        self.separate();
+        self.out.extend_from_slice(json);
     }
 
     /// A whole number.
@@ -170,10 +159,7 @@ impl<'b> Json<'b> {
     fn separate(&mut self) {
         // Every complete value ends in a quote, a digit, a letter or a closing bracket, so these bytes at the end can
         // only be structure.
-        if !matches!(
-            self.out.last(),
-            None | Some(b'{' | b'[' | b':' | b',' | b' ')
-        ) {
+        if !matches!(self.out.last(), None | Some(b'{' | b'[' | b':' | b',' | b' ')) {
             self.byte(b',');
         }
     }
@@ -203,12 +189,7 @@ pub(crate) fn escape(text: &str, out: &mut BytesMut) {
         out.extend_from_slice(&[b'\\', short]);
         if short == b'u' {
             const HEX: &[u8; 16] = b"0123456789abcdef";
-            out.extend_from_slice(&[
-                b'0',
-                b'0',
-                HEX[usize::from(byte >> 4)],
-                HEX[usize::from(byte & 15)],
-            ]);
+            out.extend_from_slice(&[b'0', b'0', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
         }
     }
     out.extend_from_slice(&bytes[clean..]);

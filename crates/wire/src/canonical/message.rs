@@ -71,9 +71,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Content<'a> {
         if let Some(text) = JsonStr::from_raw(raw) {
             return Ok(Content::Text(text));
         }
-        serde_json::from_str(raw.get())
-            .map(Content::Parts)
-            .map_err(de::Error::custom)
+        serde_json::from_str(raw.get()).map(Content::Parts).map_err(de::Error::custom)
     }
 }
 
@@ -170,19 +168,14 @@ impl Function<'_> {
             return EMPTY;
         };
         let Some(text) = JsonStr::from_raw(raw) else {
-            return if raw.get().starts_with('{') {
-                Cow::Borrowed(raw.get())
-            } else {
-                wrap(raw.get())
-            };
+            return if raw.get().starts_with('{') { Cow::Borrowed(raw.get()) } else { wrap(raw.get()) };
         };
         let decoded = text.decode();
         let trimmed = decoded.trim();
         if trimmed.is_empty() {
             return EMPTY;
         }
-        let is_object =
-            trimmed.starts_with('{') && serde_json::from_str::<&RawValue>(trimmed).is_ok();
+        let is_object = trimmed.starts_with('{') && serde_json::from_str::<&RawValue>(trimmed).is_ok();
         if !is_object {
             return wrap(text.literal());
         }
@@ -252,10 +245,7 @@ impl CacheControl<'_> {
             None => Ok(CacheLifetime::Default),
             Some("5m") => Ok(CacheLifetime::FiveMinutes),
             Some("1h") => Ok(CacheLifetime::OneHour),
-            Some(_) => Err(RequestError::invalid(
-                "cache_control.ttl",
-                "expected 5m or 1h",
-            )),
+            Some(_) => Err(RequestError::invalid("cache_control.ttl", "expected 5m or 1h")),
         }
     }
 }
@@ -278,13 +268,9 @@ impl<'a> DataUrl<'a> {
 
     fn parse_rest(rest: &'a str) -> Result<DataUrl<'a>, &'static str> {
         let (head, data) = rest.split_once(',').ok_or("the data URL has no comma")?;
-        let head = head
-            .strip_suffix(";base64")
-            .ok_or("the data URL is not base64")?;
+        let head = head.strip_suffix(";base64").ok_or("the data URL is not base64")?;
         let media_type = head.split(';').next().unwrap_or_default();
-        let alphabet = |byte: u8| {
-            byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=' | b'-' | b'_')
-        };
+        let alphabet = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=' | b'-' | b'_');
         if data.is_empty() || !data.bytes().all(alphabet) {
             return Err("the data URL does not hold base64");
         }

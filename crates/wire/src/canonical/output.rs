@@ -56,12 +56,7 @@ impl<'a> OutputFormat<'a> {
                 .json_schema
                 .as_ref()
                 .map(OutputShape::Schema)
-                .ok_or_else(|| {
-                    RequestError::invalid(
-                        "response_format.json_schema",
-                        "is required with type json_schema",
-                    )
-                }),
+                .ok_or_else(|| RequestError::invalid("response_format.json_schema", "is required with type json_schema")),
             _ => Ok(OutputShape::Other),
         }
     }

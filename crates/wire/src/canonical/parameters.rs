@@ -14,11 +14,7 @@ pub(crate) struct Parameters<'t> {
 impl<'t> Parameters<'t> {
     /// Nothing is dropped yet.
     pub(crate) fn new(target: &Target<'t>) -> Parameters<'t> {
-        Parameters {
-            supports: target.supports,
-            rejected: &target.provider.quirks.rejects,
-            dropped: SmallVec::new(),
-        }
+        Parameters { supports: target.supports, rejected: &target.provider.quirks.rejects, dropped: SmallVec::new() }
     }
 
     /// `value` if the endpoint supports the parameter.
@@ -32,12 +28,7 @@ impl<'t> Parameters<'t> {
     }
 
     /// [`Parameters::take`], except that the parameter is also lost when `excluded` by the rest of the request.
-    pub(crate) fn take_unless<T>(
-        &mut self,
-        excluded: bool,
-        name: &'static str,
-        value: Option<T>,
-    ) -> Option<T> {
+    pub(crate) fn take_unless<T>(&mut self, excluded: bool, name: &'static str, value: Option<T>) -> Option<T> {
         if excluded {
             self.drop_given(name, &value);
             return None;

@@ -60,15 +60,9 @@ pub(crate) struct Detail<'a> {
 #[derive(Clone, Debug)]
 pub(crate) enum DetailBody<'a> {
     /// Readable thoughts, and the signature that lets the vendor recognise them.
-    Text {
-        text: Option<JsonStr<'a>>,
-        signature: Option<JsonStr<'a>>,
-    },
+    Text { text: Option<JsonStr<'a>>, signature: Option<JsonStr<'a>> },
     /// Thoughts that only the vendor can read; `id` ties them to a tool call.
-    Encrypted {
-        data: JsonStr<'a>,
-        id: Option<Cow<'a, str>>,
-    },
+    Encrypted { data: JsonStr<'a>, id: Option<Cow<'a, str>> },
 }
 
 impl Detail<'_> {
@@ -141,13 +135,7 @@ impl Media<'_> {
         json.object_at("image_url");
         json.key("url");
         let out = json.buffer();
-        for piece in [
-            "\"data:",
-            self.media_type.inner(),
-            ";base64,",
-            self.data.inner(),
-            "\"",
-        ] {
+        for piece in ["\"data:", self.media_type.inner(), ";base64,", self.data.inner(), "\""] {
             out.extend_from_slice(piece.as_bytes());
         }
         json.close_object();
@@ -172,8 +160,9 @@ pub(crate) struct Annotation<'a> {
     pub(crate) title: Option<JsonStr<'a>>,
     /// The words of the source, or the words that rest on it.
     pub(crate) quote: Option<JsonStr<'a>>,
-    /// Range of the answer's text that rests on it, in characters.
-    pub(crate) range: Option<(u64, u64)>,
+    /// Range of the answer's text that rests on it, in characters; empty at 0 when unknown, because typed clients insist
+    /// on the numbers.
+    pub(crate) range: (u64, u64),
 }
 
 /// What is cited.
@@ -202,18 +191,18 @@ impl Annotation<'_> {
                 json.integer(index);
             }
         }
-        if let Some(text) = self.title {
-            json.literal_at(title, text);
+        json.key(title);
+        match self.title {
+            Some(title) => json.literal(title),
+            None => json.string(""),
         }
         if let Some(quote) = self.quote {
             json.literal_at("content", quote);
         }
-        if let Some((start, end)) = self.range {
-            json.key("start_index");
-            json.integer(start);
-            json.key("end_index");
-            json.integer(end);
-        }
+        json.key("start_index");
+        json.integer(self.range.0);
+        json.key("end_index");
+        json.integer(self.range.1);
         json.close_object();
         json.close_object();
     }

@@ -121,10 +121,7 @@ mod tests {
         let text = literal(r#""a\n\"b\" \u00e9""#);
         assert_eq!(text.inner(), r#"a\n\"b\" \u00e9"#);
         assert_eq!(text.decode(), "a\n\"b\" é");
-        assert!(matches!(
-            literal("\"plain\"").decode(),
-            Cow::Borrowed("plain")
-        ));
+        assert!(matches!(literal("\"plain\"").decode(), Cow::Borrowed("plain")));
     }
 
     #[test]
@@ -138,10 +135,6 @@ mod tests {
     #[test]
     fn other_values_are_refused() {
         assert!(serde_json::from_str::<JsonStr<'_>>("1").is_err());
-        assert!(
-            serde_json::from_str::<Option<JsonStr<'_>>>("null")
-                .unwrap()
-                .is_none()
-        );
+        assert!(serde_json::from_str::<Option<JsonStr<'_>>>("null").unwrap().is_none());
     }
 }

@@ -39,10 +39,7 @@ impl<'a> Tool<'a> {
     pub(crate) fn function(&self, index: usize) -> Result<&FunctionTool<'a>, RequestError> {
         match (&self.function, self.kind.as_deref()) {
             (Some(function), None | Some("function")) => Ok(function),
-            _ => Err(RequestError::invalid(
-                format!("tools[{index}].type"),
-                "this model can only be given tools of type function",
-            )),
+            _ => Err(RequestError::invalid(format!("tools[{index}].type"), "this model can only be given tools of type function")),
         }
     }
 }
@@ -70,12 +67,7 @@ impl<'a> ToolChoice<'a> {
             name: JsonStr<'a>,
         }
 
-        let invalid = || {
-            RequestError::invalid(
-                "tool_choice",
-                "expected auto, none, required or a named function",
-            )
-        };
+        let invalid = || RequestError::invalid("tool_choice", "expected auto, none, required or a named function");
         if let Some(word) = JsonStr::from_raw(raw) {
             return match &*word.decode() {
                 "auto" => Ok(ToolChoice::Auto),
@@ -85,9 +77,6 @@ impl<'a> ToolChoice<'a> {
             };
         }
         let named: Named<'a> = serde_json::from_str(raw.get()).map_err(|_| invalid())?;
-        named
-            .function
-            .map(|function| ToolChoice::Function(function.name))
-            .ok_or_else(invalid)
+        named.function.map(|function| ToolChoice::Function(function.name)).ok_or_else(invalid)
     }
 }

@@ -5,8 +5,7 @@ use base64::Engine as _;
 use super::REASONING_FORMAT;
 use crate::{
     canonical::{
-        CacheControl, CacheLifetime, Content, DataUrl, File, Json, JsonStr, Message, Part,
-        ReasoningDetail, Request, Role, ToolCall,
+        CacheControl, CacheLifetime, Content, DataUrl, File, Json, JsonStr, Message, Part, ReasoningDetail, Request, Role, ToolCall,
     },
     error::{ErrorType, RequestError},
 };
@@ -37,10 +36,7 @@ pub(super) fn write_system(request: &Request<'_>, json: &mut Json<'_>) -> Result
         for (at, (text, own)) in texts.into_iter().enumerate() {
             json.open_object();
             write_text(json, name.take(), text);
-            write_cache(
-                json,
-                own.or(message.cache_control.as_ref().filter(|_| at == last)),
-            )?;
+            write_cache(json, own.or(message.cache_control.as_ref().filter(|_| at == last)))?;
             json.close_object();
         }
     }
@@ -58,25 +54,15 @@ pub(super) fn has_system(request: &Request<'_>) -> bool {
 
 type CachedText<'m, 'a> = (JsonStr<'a>, Option<&'m CacheControl<'a>>);
 
-fn texts_of<'m, 'a>(
-    message: &'m Message<'a>,
-    index: usize,
-) -> Result<Vec<CachedText<'m, 'a>>, RequestError> {
+fn texts_of<'m, 'a>(message: &'m Message<'a>, index: usize) -> Result<Vec<CachedText<'m, 'a>>, RequestError> {
     match &message.content {
         None => Ok(Vec::new()),
-        Some(Content::Text(text)) => Ok(if text.is_blank() {
-            Vec::new()
-        } else {
-            vec![(*text, None)]
-        }),
+        Some(Content::Text(text)) => Ok(if text.is_blank() { Vec::new() } else { vec![(*text, None)] }),
         Some(Content::Parts(parts)) => {
             let mut texts = Vec::with_capacity(parts.len());
             for (at, part) in parts.iter().enumerate() {
                 let text = part.text.ok_or_else(|| {
-                    RequestError::invalid(
-                        format!("messages[{index}].content[{at}].type"),
-                        "system messages hold text only",
-                    )
+                    RequestError::invalid(format!("messages[{index}].content[{at}].type"), "system messages hold text only")
                 })?;
                 if !text.is_blank() {
                     texts.push((text, part.cache_control.as_ref()));
@@ -90,11 +76,7 @@ fn texts_of<'m, 'a>(
 impl<'j, 'b> Conversation<'j, 'b> {
     /// Writes into the open `messages` array behind `json`.
     pub(super) fn new(json: &'j mut Json<'b>) -> Conversation<'j, 'b> {
-        Conversation {
-            json,
-            speaker: None,
-            uses_files: false,
-        }
+        Conversation { json, speaker: None, uses_files: false }
     }
 
     /// Writes every turn and closes the last.
@@ -102,18 +84,13 @@ impl<'j, 'b> Conversation<'j, 'b> {
         let last = request.turns().last().map(|(index, _)| index);
         for (index, message) in request.turns() {
             match message.role {
-                Role::User | Role::System | Role::Developer | Role::Function => {
-                    self.user(index, message)?
-                }
+                Role::User | Role::System | Role::Developer | Role::Function => self.user(index, message)?,
                 Role::Assistant => self.assistant(index, message, Some(index) == last)?,
                 Role::Tool => self.tool_result(index, message)?,
             }
         }
         if self.speaker.is_none() {
-            return Err(RequestError::invalid(
-                "messages",
-                "no message has any content",
-            ));
+            return Err(RequestError::invalid("messages", "no message has any content"));
         }
         self.json.close_array();
         self.json.close_object();
@@ -139,11 +116,7 @@ impl<'j, 'b> Conversation<'j, 'b> {
                         continue;
                     }
                     self.open_block(Speaker::User);
-                    let name = if part.text.is_some() {
-                        name.take()
-                    } else {
-                        None
-                    };
+                    let name = if part.text.is_some() { name.take() } else { None };
                     self.part(part, name, index, at)?;
                     let inherited = message.cache_control.as_ref().filter(|_| Some(at) == last);
                     write_cache(self.json, part.cache_control.as_ref().or(inherited))?;
@@ -155,12 +128,7 @@ impl<'j, 'b> Conversation<'j, 'b> {
     }
 
     /// Thoughts first, then text, then calls: the order in which the API produces them.
-    fn assistant(
-        &mut self,
-        index: usize,
-        message: &Message<'_>,
-        is_last: bool,
-    ) -> Result<(), RequestError> {
+    fn assistant(&mut self, index: usize, message: &Message<'_>, is_last: bool) -> Result<(), RequestError> {
         self.thoughts(message.reasoning_details());
         let calls = message.tool_calls();
         let inherited = message.cache_control.as_ref();
@@ -174,10 +142,7 @@ impl<'j, 'b> Conversation<'j, 'b> {
             } else {
                 write_text(self.json, name.take(), text);
             }
-            write_cache(
-                self.json,
-                own.or(inherited.filter(|_| calls.is_empty() && at == last_text)),
-            )?;
+            write_cache(self.json, own.or(inherited.filter(|_| calls.is_empty() && at == last_text)))?;
             self.json.close_object();
         }
         for (at, call) in calls.iter().enumerate() {
@@ -197,9 +162,7 @@ impl<'j, 'b> Conversation<'j, 'b> {
         }
         self.json.string_at("type", "text");
         match name {
-            Some(name) => self
-                .json
-                .string_at("text", &format!("{}: {trimmed}", name.decode())),
+            Some(name) => self.json.string_at("text", &format!("{}: {trimmed}", name.decode())),
             None => self.json.string_at("text", trimmed),
         }
     }
@@ -209,10 +172,7 @@ impl<'j, 'b> Conversation<'j, 'b> {
     fn thoughts(&mut self, details: &[ReasoningDetail<'_>]) {
         let mut pieces: Vec<JsonStr<'_>> = Vec::new();
         let mut index = None;
-        for detail in details
-            .iter()
-            .filter(|detail| detail.is_of(REASONING_FORMAT))
-        {
+        for detail in details.iter().filter(|detail| detail.is_of(REASONING_FORMAT)) {
             match detail.kind.as_deref() {
                 Some("reasoning.text") => {
                     if detail.index != index {
@@ -220,9 +180,7 @@ impl<'j, 'b> Conversation<'j, 'b> {
                         index = detail.index;
                     }
                     pieces.extend(detail.text);
-                    let Some(signature) =
-                        detail.signature.filter(|signature| !signature.is_empty())
-                    else {
+                    let Some(signature) = detail.signature.filter(|signature| !signature.is_empty()) else {
                         continue;
                     };
                     self.open_block(Speaker::Assistant);
@@ -246,18 +204,9 @@ impl<'j, 'b> Conversation<'j, 'b> {
     }
 
     /// Opens a `tool_use` block and leaves it open.
-    fn tool_use(
-        &mut self,
-        index: usize,
-        at: usize,
-        call: &ToolCall<'_>,
-    ) -> Result<(), RequestError> {
-        let id = call.id.as_deref().ok_or_else(|| {
-            RequestError::invalid(
-                format!("messages[{index}].tool_calls[{at}].id"),
-                "is required",
-            )
-        })?;
+    fn tool_use(&mut self, index: usize, at: usize, call: &ToolCall<'_>) -> Result<(), RequestError> {
+        let id =
+            call.id.as_deref().ok_or_else(|| RequestError::invalid(format!("messages[{index}].tool_calls[{at}].id"), "is required"))?;
         self.open_block(Speaker::Assistant);
         self.json.string_at("type", "tool_use");
         write_id(self.json, "id", id);
@@ -268,12 +217,10 @@ impl<'j, 'b> Conversation<'j, 'b> {
     }
 
     fn tool_result(&mut self, index: usize, message: &Message<'_>) -> Result<(), RequestError> {
-        let id = message.tool_call_id.as_deref().ok_or_else(|| {
-            RequestError::invalid(
-                format!("messages[{index}].tool_call_id"),
-                "is required in a tool message",
-            )
-        })?;
+        let id = message
+            .tool_call_id
+            .as_deref()
+            .ok_or_else(|| RequestError::invalid(format!("messages[{index}].tool_call_id"), "is required in a tool message"))?;
         self.open_block(Speaker::User);
         self.json.string_at("type", "tool_result");
         write_id(self.json, "tool_use_id", id);
@@ -281,11 +228,7 @@ impl<'j, 'b> Conversation<'j, 'b> {
             Some(Content::Text(text)) if !text.is_blank() => self.json.literal_at("content", *text),
             Some(Content::Parts(parts)) if parts.iter().any(|part| !is_blank_text(part)) => {
                 self.json.array_at("content");
-                for (at, part) in parts
-                    .iter()
-                    .enumerate()
-                    .filter(|(_, part)| !is_blank_text(part))
-                {
+                for (at, part) in parts.iter().enumerate().filter(|(_, part)| !is_blank_text(part)) {
                     self.json.open_object();
                     self.part(part, None, index, at)?;
                     write_cache(self.json, part.cache_control.as_ref())?;
@@ -301,56 +244,22 @@ impl<'j, 'b> Conversation<'j, 'b> {
     }
 
     /// Writes the members of a block for `part`, without its cache marker.
-    fn part(
-        &mut self,
-        part: &Part<'_>,
-        name: Option<JsonStr<'_>>,
-        index: usize,
-        at: usize,
-    ) -> Result<(), RequestError> {
+    fn part(&mut self, part: &Part<'_>, name: Option<JsonStr<'_>>, index: usize, at: usize) -> Result<(), RequestError> {
         let path = |field: &str| format!("messages[{index}].content[{at}].{field}");
         match (&*part.kind, part) {
-            (
-                _,
-                Part {
-                    text: Some(text), ..
-                },
-            ) => write_text(self.json, name, *text),
-            (
-                "image_url",
-                Part {
-                    image_url: Some(image),
-                    ..
-                },
-            ) => {
-                write_address(self.json, &image.url)
-                    .map_err(|problem| bad_image(path("image_url.url"), problem))?;
+            (_, Part { text: Some(text), .. }) => write_text(self.json, name, *text),
+            ("image_url", Part { image_url: Some(image), .. }) => {
+                write_address(self.json, &image.url).map_err(|problem| bad_image(path("image_url.url"), problem))?;
             }
-            (
-                "file",
-                Part {
-                    file: Some(file), ..
-                },
-            ) => self
-                .file(file)
-                .map_err(|problem| RequestError::invalid(path("file"), problem))?,
+            ("file", Part { file: Some(file), .. }) => self.file(file).map_err(|problem| RequestError::invalid(path("file"), problem))?,
             ("input_audio", _) => {
-                return Err(RequestError::invalid(
-                    path("type"),
-                    "this model does not take audio input",
-                ));
+                return Err(RequestError::invalid(path("type"), "this model does not take audio input"));
             }
             ("video_url", _) => {
-                return Err(RequestError::invalid(
-                    path("type"),
-                    "this model does not take video input",
-                ));
+                return Err(RequestError::invalid(path("type"), "this model does not take video input"));
             }
             _ => {
-                return Err(RequestError::invalid(
-                    path("type"),
-                    "unknown part type, or its member is missing",
-                ));
+                return Err(RequestError::invalid(path("type"), "unknown part type, or its member is missing"));
             }
         }
         Ok(())
@@ -365,10 +274,7 @@ impl<'j, 'b> Conversation<'j, 'b> {
             self.json.literal_at("file_id", id);
             self.json.close_object();
         } else {
-            let data = file
-                .file_data
-                .as_deref()
-                .ok_or("file_data or file_id is required")?;
+            let data = file.file_data.as_deref().ok_or("file_data or file_id is required")?;
             write_document(self.json, data)?;
         }
         if let Some(filename) = file.filename {
@@ -442,10 +348,7 @@ fn write_text(json: &mut Json<'_>, name: Option<JsonStr<'_>>, text: JsonStr<'_>)
 }
 
 /// Writes a cache marker, if there is one.
-pub(super) fn write_cache(
-    json: &mut Json<'_>,
-    cache: Option<&CacheControl<'_>>,
-) -> Result<(), RequestError> {
+pub(super) fn write_cache(json: &mut Json<'_>, cache: Option<&CacheControl<'_>>) -> Result<(), RequestError> {
     let Some(cache) = cache else { return Ok(()) };
     let lifetime = cache.lifetime()?;
     json.object_at("cache_control");
@@ -495,15 +398,9 @@ fn write_document(json: &mut Json<'_>, address: &str) -> Result<(), &'static str
     let data = data?;
     match data.media_type {
         "application/pdf" => write_base64_source(json, "document", data.media_type, data.data),
-        image if image.starts_with("image/") => {
-            write_base64_source(json, "image", image, data.data)
-        }
-        text if text.starts_with("text/")
-            || matches!(text, "application/json" | "application/xml") =>
-        {
-            let bytes = base64::engine::general_purpose::STANDARD
-                .decode(data.data)
-                .map_err(|_| "the data URL does not hold base64")?;
+        image if image.starts_with("image/") => write_base64_source(json, "image", image, data.data),
+        text if text.starts_with("text/") || matches!(text, "application/json" | "application/xml") => {
+            let bytes = base64::engine::general_purpose::STANDARD.decode(data.data).map_err(|_| "the data URL does not hold base64")?;
             let text = std::str::from_utf8(&bytes).map_err(|_| "a text document must be UTF-8")?;
             json.string_at("type", "document");
             json.object_at("source");
@@ -542,8 +439,5 @@ fn write_base64_source(json: &mut Json<'_>, kind: &str, media_type: &str, data: 
 }
 
 fn bad_image(param: String, problem: &str) -> RequestError {
-    RequestError {
-        error_type: ErrorType::InvalidImage,
-        ..RequestError::invalid(param, problem)
-    }
+    RequestError { error_type: ErrorType::InvalidImage, ..RequestError::invalid(param, problem) }
 }

@@ -27,13 +27,7 @@ impl Generation {
         let Some((_, rest)) = model.split_once("claude") else {
             return Generation(None);
         };
-        let mut segments = rest.split(['-', '.', '@', ':']).map(|segment| {
-            if segment.len() <= 2 {
-                segment.parse().ok()
-            } else {
-                None
-            }
-        });
+        let mut segments = rest.split(['-', '.', '@', ':']).map(|segment| if segment.len() <= 2 { segment.parse().ok() } else { None });
         let Some(major) = segments.by_ref().flatten().next() else {
             return Generation(None);
         };
@@ -56,22 +50,13 @@ impl Generation {
     pub(super) fn efforts(self) -> &'static [Effort] {
         match self.0 {
             Some((4, 6)) => &[Effort::Low, Effort::Medium, Effort::High, Effort::Max],
-            _ => &[
-                Effort::Low,
-                Effort::Medium,
-                Effort::High,
-                Effort::Xhigh,
-                Effort::Max,
-            ],
+            _ => &[Effort::Low, Effort::Medium, Effort::High, Effort::Xhigh, Effort::Max],
         }
     }
 
     /// Whether it has an effort setting at all.
     pub(super) fn takes_effort(self) -> bool {
-        matches!(
-            self.thinking(),
-            ThinkingStyle::EffortOrBudget | ThinkingStyle::Effort
-        )
+        matches!(self.thinking(), ThinkingStyle::EffortOrBudget | ThinkingStyle::Effort)
     }
 
     /// Whether temperature, `top_p` and `top_k` are answered with 400.
@@ -108,25 +93,10 @@ mod tests {
 
     #[test]
     fn thinking_follows_the_generation() {
-        assert_eq!(
-            Generation::of("claude-3-5-haiku").thinking(),
-            ThinkingStyle::None
-        );
-        assert_eq!(
-            Generation::of("claude-sonnet-4-5").thinking(),
-            ThinkingStyle::Budget
-        );
-        assert_eq!(
-            Generation::of("claude-sonnet-4-6").thinking(),
-            ThinkingStyle::EffortOrBudget
-        );
-        assert_eq!(
-            Generation::of("claude-opus-4-7").thinking(),
-            ThinkingStyle::Effort
-        );
-        assert_eq!(
-            Generation::of("MiniMax-M2").thinking(),
-            ThinkingStyle::Budget
-        );
+        assert_eq!(Generation::of("claude-3-5-haiku").thinking(), ThinkingStyle::None);
+        assert_eq!(Generation::of("claude-sonnet-4-5").thinking(), ThinkingStyle::Budget);
+        assert_eq!(Generation::of("claude-sonnet-4-6").thinking(), ThinkingStyle::EffortOrBudget);
+        assert_eq!(Generation::of("claude-opus-4-7").thinking(), ThinkingStyle::Effort);
+        assert_eq!(Generation::of("MiniMax-M2").thinking(), ThinkingStyle::Budget);
     }
 }

@@ -32,10 +32,7 @@ const VERSION_HEADER: HeaderName = HeaderName::from_static("anthropic-version");
 const BETA_HEADER: HeaderName = HeaderName::from_static("anthropic-beta");
 
 /// Translates the caller's request.
-pub(crate) fn encode(
-    call: &ChatCall,
-    target: &Target<'_>,
-) -> Result<UpstreamRequest, RequestError> {
+pub(crate) fn encode(call: &ChatCall, target: &Target<'_>) -> Result<UpstreamRequest, RequestError> {
     let request = Request::parse(call)?;
     let mut body = BytesMut::with_capacity(call.body().len() + 512);
     let mut encoder = Encoder::new(&request, target)?;
@@ -49,11 +46,7 @@ pub(crate) fn encode(
         headers.push((BETA_HEADER, FILES_BETA));
     }
     Ok(UpstreamRequest {
-        path: target
-            .provider
-            .chat_path
-            .clone()
-            .unwrap_or_else(|| "/v1/messages".to_owned()),
+        path: target.provider.chat_path.clone().unwrap_or_else(|| "/v1/messages".to_owned()),
         body: smallvec![body.freeze()],
         headers,
         dropped: encoder.parameters.into_dropped(),
@@ -62,9 +55,7 @@ pub(crate) fn encode(
 
 fn fixed_version<'t>(target: &Target<'t>) -> Option<&'t str> {
     let mut headers = target.provider.extra_headers.iter();
-    headers
-        .find(|(name, _)| name.eq_ignore_ascii_case("anthropic-version"))
-        .map(|(_, version)| version.as_str())
+    headers.find(|(name, _)| name.eq_ignore_ascii_case("anthropic-version")).map(|(_, version)| version.as_str())
 }
 
 /// One request on its way, with everything decided before the first byte is written.
@@ -93,46 +84,21 @@ enum Output<'r, 'a> {
 }
 
 impl<'r, 'a> Encoder<'r, 'a> {
-    fn new(
-        request: &'r Request<'a>,
-        target: &'r Target<'r>,
-    ) -> Result<Encoder<'r, 'a>, RequestError> {
+    fn new(request: &'r Request<'a>, target: &'r Target<'r>) -> Result<Encoder<'r, 'a>, RequestError> {
         let mut parameters = Parameters::new(target);
         let generation = Generation::of(target.model);
-        let tools = parameters
-            .take("tools", request.tools.as_deref())
-            .unwrap_or_default();
+        let tools = parameters.take("tools", request.tools.as_deref()).unwrap_or_default();
         let tool_choice = request.tool_choice()?.filter(|_| !tools.is_empty());
         let tool_choice = parameters.take("tool_choice", tool_choice);
-        let forced = matches!(
-            tool_choice,
-            Some(ToolChoice::Required | ToolChoice::Function(_))
-        );
+        let forced = matches!(tool_choice, Some(ToolChoice::Required | ToolChoice::Function(_)));
 
-        let able = parameters.supports("reasoning")
-            && target.provider.quirks.reasoning != ReasoningStyle::None;
-        let plan = Plan::new(
-            request,
-            request.thinking()?,
-            generation,
-            target.max_output,
-            able,
-            forced,
-        );
+        let able = parameters.supports("reasoning") && target.provider.quirks.reasoning != ReasoningStyle::None;
+        let plan = Plan::new(request, request.thinking()?, generation, target.max_output, able, forced);
         if plan.dropped {
             parameters.drop("reasoning");
         }
         let output = choose_output(request, &mut parameters, tools.is_empty() && !plan.thinks())?;
-        Ok(Encoder {
-            request,
-            target,
-            parameters,
-            generation,
-            plan,
-            tools,
-            tool_choice,
-            output,
-        })
+        Ok(Encoder { request, target, parameters, generation, plan, tools, tool_choice, output })
     }
 
     /// Writes the body; returns whether it refers to stored files.
@@ -165,9 +131,7 @@ impl<'r, 'a> Encoder<'r, 'a> {
 
     fn write_system(&self, json: &mut Json<'_>) -> Result<(), RequestError> {
         let instruction = match self.output {
-            Output::Instruction(None) => Some(
-                "Answer with one JSON object and nothing else: no prose, no code fence.".to_owned(),
-            ),
+            Output::Instruction(None) => Some("Answer with one JSON object and nothing else: no prose, no code fence.".to_owned()),
             Output::Instruction(Some(schema)) => Some(format!(
                 "Answer with JSON that is valid under this JSON Schema and nothing else: no prose, no code fence.\n{}",
                 schema.schema()
@@ -190,10 +154,7 @@ impl<'r, 'a> Encoder<'r, 'a> {
     }
 
     fn write_tools(&mut self, json: &mut Json<'_>) -> Result<(), RequestError> {
-        let search = self
-            .parameters
-            .take("web_search_options", self.request.web_search_options)
-            .is_some();
+        let search = self.parameters.take("web_search_options", self.request.web_search_options).is_some();
         let answer = match self.output {
             Output::Tool(schema) => Some(schema),
             Output::Free | Output::Native(_) | Output::Instruction(_) => None,
@@ -210,10 +171,7 @@ impl<'r, 'a> Encoder<'r, 'a> {
                 json.literal_at("description", description);
             }
             json.key("input_schema");
-            write_object_schema(
-                json,
-                function.parameters.map(serde_json::value::RawValue::get),
-            );
+            write_object_schema(json, function.parameters.map(serde_json::value::RawValue::get));
             if function.strict == Some(true) && self.parameters.supports("structured_outputs") {
                 json.key("strict");
                 json.boolean(true);
@@ -251,10 +209,7 @@ impl<'r, 'a> Encoder<'r, 'a> {
             json.close_object();
             return;
         }
-        let parallel = self
-            .request
-            .parallel_tool_calls
-            .filter(|_| !self.tools.is_empty());
+        let parallel = self.request.parallel_tool_calls.filter(|_| !self.tools.is_empty());
         let serial = self.parameters.take("parallel_tool_calls", parallel) == Some(false);
         let kind = match (&self.tool_choice, serial) {
             (None, false) => return,
@@ -303,9 +258,7 @@ impl<'r, 'a> Encoder<'r, 'a> {
 
     /// Effort and output format share one object.
     fn write_output_config(&mut self, json: &mut Json<'_>) {
-        let verbosity = self
-            .parameters
-            .take("verbosity", self.request.verbosity.as_deref());
+        let verbosity = self.parameters.take("verbosity", self.request.verbosity.as_deref());
         let effort = self.plan.effort.or_else(|| {
             let verbosity = verbosity?;
             let effort = Effort::parse(verbosity).filter(|_| self.generation.takes_effort());
@@ -337,23 +290,15 @@ impl<'r, 'a> Encoder<'r, 'a> {
 
     fn write_sampling(&mut self, json: &mut Json<'_>) -> Result<(), RequestError> {
         let request = self.request;
-        let refused = self.generation.refuses_sampling()
-            || fixed_version(self.target)
-                .is_some_and(|version| version >= VERSION_WITHOUT_SAMPLING);
+        let refused =
+            self.generation.refuses_sampling() || fixed_version(self.target).is_some_and(|version| version >= VERSION_WITHOUT_SAMPLING);
         // With thinking, the API takes neither of these.
         let fixed = refused || self.plan.thinks();
-        let temperature = self
-            .parameters
-            .take_unless(fixed, "temperature", request.temperature);
+        let temperature = self.parameters.take_unless(fixed, "temperature", request.temperature);
         let top_k = self.parameters.take_unless(fixed, "top_k", request.top_k);
         let crowded = temperature.is_some() && self.generation.wants_one_sampler();
-        let narrow = self.plan.thinks()
-            && request
-                .top_p
-                .is_some_and(|top_p| top_p < LEAST_TOP_P_WHEN_THINKING);
-        let top_p =
-            self.parameters
-                .take_unless(refused || crowded || narrow, "top_p", request.top_p);
+        let narrow = self.plan.thinks() && request.top_p.is_some_and(|top_p| top_p < LEAST_TOP_P_WHEN_THINKING);
+        let top_p = self.parameters.take_unless(refused || crowded || narrow, "top_p", request.top_p);
         if let Some(temperature) = temperature {
             json.key("temperature");
             json.float(temperature.clamp(0.0, 1.0));
@@ -373,10 +318,7 @@ impl<'r, 'a> Encoder<'r, 'a> {
             self.parameters.drop("stop");
             stop.retain(|sequence| !sequence.is_blank());
         }
-        if let Some(stop) = self
-            .parameters
-            .take("stop", (!stop.is_empty()).then_some(stop))
-        {
+        if let Some(stop) = self.parameters.take("stop", (!stop.is_empty()).then_some(stop)) {
             json.array_at("stop_sequences");
             stop.into_iter().for_each(|sequence| json.literal(sequence));
             json.close_array();
@@ -411,11 +353,7 @@ impl<'r, 'a> Encoder<'r, 'a> {
         parameters.drop_given("top_logprobs", &request.top_logprobs);
         parameters.drop_given("prediction", &request.prediction);
         parameters.drop_given("n", &request.n.filter(|&n| n > 1));
-        let media = request
-            .modalities
-            .iter()
-            .flatten()
-            .find(|modality| &***modality != "text");
+        let media = request.modalities.iter().flatten().find(|modality| &***modality != "text");
         parameters.drop_given("modalities", &media);
     }
 }
@@ -434,11 +372,7 @@ fn choose_output<'r, 'a>(
     };
     let native = parameters.supports("structured_outputs");
     let fallback = |schema| {
-        if can_force {
-            Output::Tool(schema)
-        } else {
-            Output::Instruction(schema)
-        }
+        if can_force { Output::Tool(schema) } else { Output::Instruction(schema) }
     };
     let shape = format.shape()?;
     if matches!(shape, OutputShape::Text) {
@@ -450,9 +384,7 @@ fn choose_output<'r, 'a>(
     }
     Ok(match shape {
         // The API's constraint demands closed objects throughout, which only strict schemas promise.
-        OutputShape::Schema(schema) if native && (schema.strict == Some(true) || !can_force) => {
-            Output::Native(schema)
-        }
+        OutputShape::Schema(schema) if native && (schema.strict == Some(true) || !can_force) => Output::Native(schema),
         OutputShape::Schema(schema) => fallback(Some(schema)),
         OutputShape::Object => fallback(None),
         OutputShape::Text | OutputShape::Other => {

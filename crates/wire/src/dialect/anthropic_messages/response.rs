@@ -12,9 +12,7 @@ use super::{
     usage::{Counts, Reported},
 };
 use crate::{
-    canonical::{
-        Annotation, Call, Choice, Detail, DetailBody, JsonStr, Piece, Source, Text, complete,
-    },
+    canonical::{Annotation, Call, Choice, Detail, DetailBody, JsonStr, Piece, Source, Text, complete},
     completion::Completion,
     dialect::Dialect,
     facts::{Facts, FinishReason, Stamp},
@@ -23,25 +21,15 @@ use crate::{
 
 /// Translates the upstream's answer.
 pub(crate) fn read_completion(body: Bytes, stamp: Stamp) -> Result<Completion, Failure> {
-    let message: Message<'_> = serde_json::from_slice(&body).map_err(|_| {
-        Failure::seen(
-            FailureKind::Malformed,
-            "the upstream's answer is not a message",
-        )
-    })?;
+    let message: Message<'_> =
+        serde_json::from_slice(&body).map_err(|_| Failure::seen(FailureKind::Malformed, "the upstream's answer is not a message"))?;
     if let Some(error) = &message.error {
         return Err(failure(error, &body));
     }
     if message.content.is_empty() && message.stop_reason.is_none() {
-        return Err(Failure::seen(
-            FailureKind::Empty,
-            "the upstream's answer had nothing in it",
-        ));
+        return Err(Failure::seen(FailureKind::Empty, "the upstream's answer had nothing in it"));
     }
-    let mut facts = Facts {
-        upstream_id: message.id.as_deref().map(str::to_owned),
-        ..Facts::default()
-    };
+    let mut facts = Facts { upstream_id: message.id.as_deref().map(str::to_owned), ..Facts::default() };
     if let Some(usage) = &message.usage {
         Counts::default().absorb(usage, &mut facts);
     }
@@ -120,18 +108,13 @@ pub(super) struct Citation<'a> {
 
 impl<'a> Citation<'a> {
     /// The caller's form of it; `range` is the part of the answer that it supports, in characters.
-    pub(super) fn annotation(&self, range: Option<(u64, u64)>) -> Option<Annotation<'a>> {
+    pub(super) fn annotation(&self, range: (u64, u64)) -> Option<Annotation<'a>> {
         let source = match (self.url.or(self.source), self.document_index) {
             (Some(url), _) => Source::Url(url),
             (None, Some(index)) => Source::Document(index),
             (None, None) => return None,
         };
-        Some(Annotation {
-            source,
-            title: self.title.or(self.document_title),
-            quote: self.cited_text,
-            range,
-        })
+        Some(Annotation { source, title: self.title.or(self.document_title), quote: self.cited_text, range })
     }
 }
 
@@ -144,58 +127,35 @@ impl<'a> Message<'a> {
             match &*block.kind {
                 "text" => {
                     let Some(text) = block.text else { continue };
-                    annotate(
-                        &mut choice,
-                        text,
-                        block.citations.as_deref().unwrap_or_default(),
-                    );
+                    annotate(&mut choice, text, block.citations.as_deref().unwrap_or_default());
                     choice.text.push(Piece::Literal(text));
                 }
                 "thinking" => {
                     let signature = block.signature.filter(|signature| !signature.is_empty());
-                    let body = DetailBody::Text {
-                        text: block.thinking,
-                        signature,
-                    };
-                    choice.details.push(Detail {
-                        body,
-                        format: REASONING_FORMAT,
-                        index,
-                    });
+                    let body = DetailBody::Text { text: block.thinking, signature };
+                    choice.details.push(Detail { body, format: REASONING_FORMAT, index });
                 }
                 "redacted_thinking" => {
                     let Some(data) = block.data else { continue };
                     let body = DetailBody::Encrypted { data, id: None };
-                    choice.details.push(Detail {
-                        body,
-                        format: REASONING_FORMAT,
-                        index,
-                    });
+                    choice.details.push(Detail { body, format: REASONING_FORMAT, index });
                 }
                 "tool_use" if block.is_answer() => {
                     answered = true;
-                    choice
-                        .text
-                        .extend(block.input.map(|input| Piece::Json(input.get())));
+                    choice.text.extend(block.input.map(|input| Piece::Json(input.get())));
                 }
                 "tool_use" => {
                     let (Some(id), Some(name)) = (&block.id, block.name) else {
                         continue;
                     };
-                    choice.calls.push(Call {
-                        id: Cow::clone(&id.0),
-                        name,
-                        arguments: block.input.map_or("{}", RawValue::get),
-                    });
+                    choice.calls.push(Call { id: Cow::clone(&id.0), name, arguments: block.input.map_or("{}", RawValue::get) });
                 }
                 // Tools that the upstream ran itself, and their results: the text after them says what they found.
                 _ => {}
             }
         }
         choice.native_finish = self.stop_reason;
-        choice.finish = self
-            .stop_reason
-            .map(|native| normal_finish(native, answered));
+        choice.finish = self.stop_reason.map(|native| normal_finish(native, answered));
         choice.refusal = self.stop_details.and_then(|details| details.explanation);
         choice
     }
@@ -219,11 +179,7 @@ fn annotate<'a>(choice: &mut Choice<'a>, text: JsonStr<'a>, citations: &[Citatio
     };
     let start: u64 = choice.text.iter().map(characters).sum();
     let end = start + characters(&Piece::Literal(text));
-    choice.annotations.extend(
-        citations
-            .iter()
-            .filter_map(|citation| citation.annotation(Some((start, end)))),
-    );
+    choice.annotations.extend(citations.iter().filter_map(|citation| citation.annotation((start, end))));
 }
 
 /// The `error` object that replaces an answer or ends a stream.
@@ -247,11 +203,5 @@ pub(super) fn failure(error: &ErrorDetail<'_>, body: &[u8]) -> Failure {
         Some("overloaded_error") => 529,
         _ => 500,
     };
-    classify(
-        Dialect::AnthropicMessages,
-        status,
-        &HeaderMap::new(),
-        body,
-        0,
-    )
+    classify(Dialect::AnthropicMessages, status, &HeaderMap::new(), body, 0)
 }

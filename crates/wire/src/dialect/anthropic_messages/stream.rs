@@ -42,11 +42,7 @@ enum Open {
     Thought(u32),
     /// A call, or with `index` `None` the structured answer. `whole` is what to write at the end when no piece of the
     /// arguments came: a call without arguments still has `{}`, and some vendors give all at the start.
-    Arguments {
-        index: Option<u32>,
-        begun: bool,
-        whole: Box<str>,
-    },
+    Arguments { index: Option<u32>, begun: bool, whole: Box<str> },
 }
 
 #[derive(Deserialize)]
@@ -106,21 +102,12 @@ impl StreamDecoder {
             return Ok(());
         }
         let event_data = event.data;
-        let event: Event<'_> = serde_json::from_slice(event_data).map_err(|_| {
-            Failure::seen(
-                FailureKind::Malformed,
-                "a stream event is not of the Messages dialect",
-            )
-        })?;
+        let event: Event<'_> = serde_json::from_slice(event_data)
+            .map_err(|_| Failure::seen(FailureKind::Malformed, "a stream event is not of the Messages dialect"))?;
         if let Some(error) = &event.error {
             return Err(failure(error, event_data));
         }
-        let mut at = Position {
-            choice: 0,
-            stamp,
-            facts,
-            out,
-        };
+        let mut at = Position { choice: 0, stamp, facts, out };
         match event.kind.as_deref() {
             Some("content_block_delta") => {
                 if let Some(delta) = &event.delta {
@@ -179,33 +166,17 @@ impl StreamDecoder {
         if thinking.is_some() || signature.is_some() {
             self.thought(at, thinking, signature);
         }
-        if let Some(annotation) = delta
-            .citation
-            .as_ref()
-            .and_then(|citation| citation.annotation(None))
-        {
+        if let Some(annotation) = delta.citation.as_ref().and_then(|citation| citation.annotation((0, 0))) {
             self.writer.annotations(at, &[annotation]);
         }
     }
 
-    fn thought(
-        &mut self,
-        at: &mut Position<'_>,
-        text: Option<JsonStr<'_>>,
-        signature: Option<JsonStr<'_>>,
-    ) {
+    fn thought(&mut self, at: &mut Position<'_>, text: Option<JsonStr<'_>>, signature: Option<JsonStr<'_>>) {
         let Open::Thought(index) = self.block else {
             return;
         };
         let body = DetailBody::Text { text, signature };
-        self.writer.detail(
-            at,
-            &Detail {
-                body,
-                format: REASONING_FORMAT,
-                index,
-            },
-        );
+        self.writer.detail(at, &Detail { body, format: REASONING_FORMAT, index });
     }
 
     fn block_starts(&mut self, at: &mut Position<'_>, block: &Block<'_>) {
@@ -228,24 +199,13 @@ impl StreamDecoder {
                 let Some(data) = block.data else { return };
                 let index = self.next_detail();
                 let body = DetailBody::Encrypted { data, id: None };
-                self.writer.detail(
-                    at,
-                    &Detail {
-                        body,
-                        format: REASONING_FORMAT,
-                        index,
-                    },
-                );
+                self.writer.detail(at, &Detail { body, format: REASONING_FORMAT, index });
             }
             "tool_use" => {
                 let whole = block.input.map_or("{}", RawValue::get).into();
                 if block.is_answer() {
                     self.answered = true;
-                    self.block = Open::Arguments {
-                        index: None,
-                        begun: false,
-                        whole,
-                    };
+                    self.block = Open::Arguments { index: None, begun: false, whole };
                     return;
                 }
                 let (Some(id), Some(name)) = (&block.id, block.name) else {
@@ -253,11 +213,7 @@ impl StreamDecoder {
                 };
                 let index = self.calls;
                 self.calls += 1;
-                self.block = Open::Arguments {
-                    index: Some(index),
-                    begun: false,
-                    whole,
-                };
+                self.block = Open::Arguments { index: Some(index), begun: false, whole };
                 self.writer.call_begins(at, index, id, name);
             }
             _ => {}
@@ -265,12 +221,7 @@ impl StreamDecoder {
     }
 
     fn block_stops(&mut self, at: &mut Position<'_>) {
-        if let Open::Arguments {
-            index,
-            begun: false,
-            whole,
-        } = std::mem::take(&mut self.block)
-        {
+        if let Open::Arguments { index, begun: false, whole } = std::mem::take(&mut self.block) {
             match index {
                 Some(index) => self.writer.call_arguments(at, index, Piece::Json(&whole)),
                 None => self.writer.text(at, Piece::Json(&whole)),
@@ -282,12 +233,8 @@ impl StreamDecoder {
         let Some(native) = delta.stop_reason else {
             return;
         };
-        let refusal = delta
-            .stop_details
-            .as_ref()
-            .and_then(|details| details.explanation);
-        self.writer
-            .finish(at, normal_finish(native, self.answered), native, refusal);
+        let refusal = delta.stop_details.as_ref().and_then(|details| details.explanation);
+        self.writer.finish(at, normal_finish(native, self.answered), native, refusal);
     }
 
     fn next_detail(&mut self) -> u32 {

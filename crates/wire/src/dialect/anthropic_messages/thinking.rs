@@ -10,10 +10,7 @@ use crate::{
 };
 
 /// What the API accepts as a budget; the output limit must be larger still.
-const BUDGET: Bounds = Bounds {
-    least: 1024,
-    most: 128_000,
-};
+const BUDGET: Bounds = Bounds { least: 1024, most: 128_000 };
 
 /// Output limit when neither the caller nor the catalogue knows one; the API insists on a number. Every model since 3.5
 /// writes this much.
@@ -58,27 +55,12 @@ impl Plan {
         able: bool,
         forced: bool,
     ) -> Plan {
-        let stated = request
-            .max_output
-            .map(|stated| stated.min(cap.unwrap_or(u32::MAX)));
+        let stated = request.max_output.map(|stated| stated.min(cap.unwrap_or(u32::MAX)));
         let max_tokens = stated.or(cap).unwrap_or(DEFAULT_MAX_TOKENS);
-        let plain = |mode, dropped| Plan {
-            mode,
-            max_tokens,
-            effort: None,
-            dropped,
-        };
-        let style = if able {
-            generation.thinking()
-        } else {
-            ThinkingStyle::None
-        };
-        let by_effort = |effort: Effort| Plan {
-            mode: Mode::Adaptive,
-            max_tokens,
-            effort: effort.nearest(generation.efforts()),
-            dropped: false,
-        };
+        let plain = |mode, dropped| Plan { mode, max_tokens, effort: None, dropped };
+        let style = if able { generation.thinking() } else { ThinkingStyle::None };
+        let by_effort =
+            |effort: Effort| Plan { mode: Mode::Adaptive, max_tokens, effort: effort.nearest(generation.efforts()), dropped: false };
         let by_budget = |budget: u32| {
             if !continues_thought(request) || is_prefilled(request) {
                 return plain(Mode::Absent, true);
@@ -87,28 +69,14 @@ impl Plan {
         };
         match (thinking, style) {
             (Thinking::Unset, _) => plain(Mode::Absent, false),
-            (Thinking::Off, ThinkingStyle::None | ThinkingStyle::Budget) => {
-                plain(Mode::Absent, false)
-            }
-            (Thinking::Off, ThinkingStyle::EffortOrBudget | ThinkingStyle::Effort) => {
-                plain(Mode::Disabled, false)
-            }
-            (Thinking::Effort(_) | Thinking::Budget(_), ThinkingStyle::None) => {
-                plain(Mode::Absent, true)
-            }
+            (Thinking::Off, ThinkingStyle::None | ThinkingStyle::Budget) => plain(Mode::Absent, false),
+            (Thinking::Off, ThinkingStyle::EffortOrBudget | ThinkingStyle::Effort) => plain(Mode::Disabled, false),
+            (Thinking::Effort(_) | Thinking::Budget(_), ThinkingStyle::None) => plain(Mode::Absent, true),
             (Thinking::Effort(_) | Thinking::Budget(_), _) if forced => plain(Mode::Absent, true),
-            (Thinking::Effort(effort), ThinkingStyle::Budget) => {
-                by_budget(effort.budget(max_tokens, BUDGET))
-            }
-            (Thinking::Budget(budget), ThinkingStyle::Budget | ThinkingStyle::EffortOrBudget) => {
-                by_budget(budget)
-            }
-            (Thinking::Effort(effort), ThinkingStyle::EffortOrBudget | ThinkingStyle::Effort) => {
-                by_effort(effort)
-            }
-            (Thinking::Budget(budget), ThinkingStyle::Effort) => {
-                by_effort(Effort::covering(budget, max_tokens))
-            }
+            (Thinking::Effort(effort), ThinkingStyle::Budget) => by_budget(effort.budget(max_tokens, BUDGET)),
+            (Thinking::Budget(budget), ThinkingStyle::Budget | ThinkingStyle::EffortOrBudget) => by_budget(budget),
+            (Thinking::Effort(effort), ThinkingStyle::EffortOrBudget | ThinkingStyle::Effort) => by_effort(effort),
+            (Thinking::Budget(budget), ThinkingStyle::Effort) => by_effort(Effort::covering(budget, max_tokens)),
         }
     }
 }
@@ -122,21 +90,11 @@ fn with_budget(budget: u32, stated: Option<u32>, cap: Option<u32>) -> Plan {
         (None, None) => DEFAULT_MAX_TOKENS.max(budget.saturating_add(DEFAULT_MAX_TOKENS / 2)),
     };
     if max_tokens <= BUDGET.least {
-        return Plan {
-            mode: Mode::Absent,
-            max_tokens,
-            effort: None,
-            dropped: true,
-        };
+        return Plan { mode: Mode::Absent, max_tokens, effort: None, dropped: true };
     }
-    Plan {
-        mode: Mode::Enabled {
-            budget: budget.min(max_tokens - 1),
-        },
-        max_tokens,
-        effort: None,
-        dropped: false,
-    }
+    // The largest share that an effort gets: some room for the answer remains.
+    let most = Effort::Max.budget(max_tokens, BUDGET);
+    Plan { mode: Mode::Enabled { budget: budget.min(most) }, max_tokens, effort: None, dropped: false }
 }
 
 /// Whether the turn in progress may go on with thinking on. With a budget the API wants the turn to begin with the thought
@@ -155,17 +113,12 @@ fn continues_thought(request: &Request<'_>) -> bool {
 }
 
 fn has_thought(message: &Message<'_>) -> bool {
-    message.reasoning_details().iter().any(|detail| {
-        detail.is_of(REASONING_FORMAT) && (detail.signature.is_some() || detail.data.is_some())
-    })
+    message.reasoning_details().iter().any(|detail| detail.is_of(REASONING_FORMAT) && (detail.signature.is_some() || detail.data.is_some()))
 }
 
 /// Whether the assistant's answer is already begun.
 fn is_prefilled(request: &Request<'_>) -> bool {
-    request
-        .turns()
-        .last()
-        .is_some_and(|(_, last)| last.role == Role::Assistant)
+    request.turns().last().is_some_and(|(_, last)| last.role == Role::Assistant)
 }
 
 #[cfg(test)]
@@ -184,26 +137,16 @@ mod tests {
     fn effort_becomes_a_budget_below_the_limit() {
         let body = r#"{"messages":[{"role":"user","content":"x"}],"max_tokens":10000,"reasoning":{"effort":"high"}}"#;
         let plan = plan(body, "claude-sonnet-4-5", None);
-        assert_eq!(
-            (plan.mode, plan.max_tokens),
-            (Mode::Enabled { budget: 8000 }, 10_000)
-        );
+        assert_eq!((plan.mode, plan.max_tokens), (Mode::Enabled { budget: 8000 }, 10_000));
     }
 
     #[test]
     fn explicit_budget_shrinks_under_a_stated_limit_and_grows_a_default_one() {
         let stated = r#"{"messages":[{"role":"user","content":"x"}],"max_tokens":2000,"reasoning":{"max_tokens":4000}}"#;
-        assert_eq!(
-            plan(stated, "claude-sonnet-4-5", None).mode,
-            Mode::Enabled { budget: 1999 }
-        );
-        let open =
-            r#"{"messages":[{"role":"user","content":"x"}],"reasoning":{"max_tokens":30000}}"#;
+        assert_eq!(plan(stated, "claude-sonnet-4-5", None).mode, Mode::Enabled { budget: 1900 });
+        let open = r#"{"messages":[{"role":"user","content":"x"}],"reasoning":{"max_tokens":30000}}"#;
         let plan = plan(open, "claude-sonnet-4-5", None);
-        assert_eq!(
-            (plan.mode, plan.max_tokens),
-            (Mode::Enabled { budget: 30_000 }, 34_096)
-        );
+        assert_eq!((plan.mode, plan.max_tokens), (Mode::Enabled { budget: 30_000 }, 34_096));
     }
 
     #[test]
@@ -217,10 +160,7 @@ mod tests {
     fn newer_models_think_by_effort_and_map_unknown_names() {
         let body = r#"{"messages":[{"role":"user","content":"x"}],"reasoning_effort":"minimal"}"#;
         let plan = plan(body, "claude-opus-4-7", Some(32_000));
-        assert_eq!(
-            (plan.mode, plan.effort, plan.max_tokens),
-            (Mode::Adaptive, Some(Effort::Low), 32_000)
-        );
+        assert_eq!((plan.mode, plan.effort, plan.max_tokens), (Mode::Adaptive, Some(Effort::Low), 32_000));
     }
 
     #[test]

@@ -54,8 +54,7 @@ pub(super) struct Counts {
 impl Counts {
     /// Takes in a report and brings `facts` up to date.
     pub(super) fn absorb(&mut self, reported: &Reported<'_>, facts: &mut Facts) {
-        let grow =
-            |count: &mut u64, reported: Option<u64>| *count = (*count).max(reported.unwrap_or(0));
+        let grow = |count: &mut u64, reported: Option<u64>| *count = (*count).max(reported.unwrap_or(0));
         grow(&mut self.input, reported.input_tokens);
         grow(&mut self.cache_read, reported.cache_read_input_tokens);
         grow(&mut self.cache_write, reported.cache_creation_input_tokens);
@@ -64,20 +63,10 @@ impl Counts {
             grow(&mut self.cache_write_1h, split.ephemeral_1h_input_tokens);
         }
         grow(&mut self.output, reported.output_tokens);
-        grow(
-            &mut self.reasoning,
-            reported
-                .output_tokens_details
-                .as_ref()
-                .and_then(|details| details.reasoning_tokens),
-        );
+        grow(&mut self.reasoning, reported.output_tokens_details.as_ref().and_then(|details| details.reasoning_tokens));
         if let Some(tier) = &reported.service_tier {
             // The caller's dialect has another word for the ordinary tier.
-            let tier = if &**tier == "standard" {
-                "default"
-            } else {
-                tier
-            };
+            let tier = if &**tier == "standard" { "default" } else { tier };
             facts.service_tier = Some(tier.to_owned());
         }
         facts.usage = Some(self.usage());
@@ -87,10 +76,7 @@ impl Counts {
         let split = self.cache_write_5m.saturating_add(self.cache_write_1h);
         let cache_write = self.cache_write.max(split);
         Usage {
-            prompt_tokens: self
-                .input
-                .saturating_add(self.cache_read)
-                .saturating_add(cache_write),
+            prompt_tokens: self.input.saturating_add(self.cache_read).saturating_add(cache_write),
             cached_tokens: self.cache_read,
             cache_write_tokens: cache_write,
             cache_write_1h_tokens: self.cache_write_1h,
