@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 use tidegate_ledger::PriceTable;
-use tidegate_routing::{DataPolicy, Mode, ModalitySet, ParameterSet, Preferences, Quantization, Settings, Tier};
+use tidegate_routing::{DataPolicy, ModalitySet, Mode, ParameterSet, Preferences, Quantization, Settings, Tier};
 use tidegate_wire::ProviderInfo;
 
 /// Everything that stays as it is until the process ends.

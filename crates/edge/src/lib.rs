@@ -1,1 +1,49 @@
-//! tidegate-edge
+//! The edge: terminates TLS, runs the pipeline, relays bodies.
+//!
+//! It is the only place where what a provider said ([`tidegate_wire`]) becomes what routing learns ([`tidegate_routing`]). It does not
+//! parse files (the binary does), it does not decide where a request goes (`routing` does) and it does not know any dialect by name
+//! (`wire` does). [`pipeline`] is the place to start reading.
+//!
+//! ```text
+//! listener > worker > connection > handler > pipeline > attempt > relay
+//! ```
+
+#![warn(missing_docs)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod access_line;
+mod access_log;
+mod admission;
+mod affinity;
+mod attempt;
+pub mod auth;
+mod body;
+pub mod config;
+mod connection;
+mod context;
+mod deadline;
+mod edge;
+mod error;
+mod explain;
+mod gauges;
+mod generation;
+mod generations;
+mod handler;
+mod hash;
+mod intent;
+mod io;
+mod listener;
+mod metrics;
+mod money;
+mod openapi;
+mod pipeline;
+mod relay;
+mod shared;
+mod state;
+mod trace;
+mod upstream;
+mod worker;
+
+pub use edge::{Bound, Edge, Services, StartError};
+pub use openapi::document as openapi_document;
+pub use state::{StateProblem, check};

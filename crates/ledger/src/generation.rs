@@ -7,6 +7,8 @@
 mod json;
 mod rfc3339;
 
+pub use rfc3339::UnixMillis;
+
 use std::sync::Arc;
 
 use crate::charge::{Charge, Ending, Usage};

@@ -3,7 +3,8 @@
 use std::fmt;
 
 /// Milliseconds of Unix time, displayed as `2026-11-23T05:03:38.250Z`.
-pub(super) struct UnixMillis(pub(super) u64);
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnixMillis(pub u64);
 
 impl fmt::Display for UnixMillis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

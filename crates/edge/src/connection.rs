@@ -1,0 +1,136 @@
+//! One downstream connection: TLS, then HTTP/1.1 or HTTP/2, until it ends.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+
+use crate::handler;
+use crate::io::{GuardedIo, Serving};
+use crate::worker::{Arrival, Worker};
+
+/// What a request needs to know about its connection.
+#[derive(Debug)]
+pub(crate) struct ConnectionInfo {
+    pub(crate) peer: SocketAddr,
+}
+
+/// Serves until the peer leaves, a limit is hit, or the edge drains and the connection is idle.
+pub(crate) async fn serve(worker: &Arc<Worker>, arrival: Arrival) {
+    let Arrival { stream, peer, listener, permit: _permit } = arrival;
+    let Some(tls) = &listener.tls else {
+        let version = if begins_as_http2(&stream, worker.shared.config.limits.idle).await { Version::Http2 } else { Version::Http1 };
+        return speak(worker, stream, peer, version).await;
+    };
+    let limits = &worker.shared.config.limits;
+    let accept = TlsAcceptor::from(Arc::clone(tls)).accept(stream);
+    let stream = match tokio::time::timeout(limits.tls_handshake, accept).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            worker.shared.metrics.tls_handshake(&listener.name, "failed");
+            tracing::debug!(%error, listener = %listener.name, "TLS handshake failed");
+            return;
+        }
+        Err(_) => {
+            worker.shared.metrics.tls_handshake(&listener.name, "timeout");
+            return;
+        }
+    };
+    let session = stream.get_ref().1;
+    let resumed = session.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+    worker.shared.metrics.tls_handshake(&listener.name, if resumed { "resumed" } else { "full" });
+    let version = if session.alpn_protocol() == Some(b"h2") { Version::Http2 } else { Version::Http1 };
+    speak(worker, stream, peer, version).await;
+}
+
+enum Version {
+    Http1,
+    Http2,
+}
+
+/// HTTP/2 without TLS starts with a fixed preface (RFC 9113, 3.4); no HTTP/1.1 method begins with these bytes.
+async fn begins_as_http2(stream: &TcpStream, patience: Duration) -> bool {
+    let mut first = [0; 3];
+    let peeked = tokio::time::timeout(patience, stream.peek(&mut first)).await;
+    matches!(peeked, Ok(Ok(3))) && &first == b"PRI"
+}
+
+async fn speak<S>(worker: &Arc<Worker>, stream: S, peer: SocketAddr, version: Version)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let limits = &worker.shared.config.limits;
+    let serving = Serving::default();
+    let io = TokioIo::new(GuardedIo::new(stream, limits.write_stall, limits.header_read, serving.clone()));
+    let info = Arc::new(ConnectionInfo { peer });
+    let service = service_fn(|request: http::Request<Incoming>| {
+        serving.set(true);
+        let (worker, info, serving) = (Arc::clone(worker), Arc::clone(&info), serving.clone());
+        async move {
+            let version = request.version();
+            let mut response = handler::handle(&worker, &info, request).await;
+            response.body_mut().on_end(serving);
+            if worker.draining.is_requested() && version <= http::Version::HTTP_11 {
+                response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(response)
+        }
+    });
+    match version {
+        Version::Http1 => {
+            let mut connection = pin!(
+                http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(limits.idle)
+                    .max_headers(limits.headers)
+                    .max_buf_size(limits.header_bytes.max(MIN_BUFFER))
+                    .serve_connection(io, service)
+            );
+            // Dropping a losing branch is safe: the connection is pinned outside, and shutdown is a level.
+            tokio::select! {
+                biased;
+                result = connection.as_mut() => return ended(result),
+                () = worker.draining.requested() => connection.as_mut().graceful_shutdown(),
+            }
+            ended(connection.await);
+        }
+        Version::Http2 => {
+            let mut connection = pin!(
+                http2::Builder::new(TokioExecutor::new())
+                    .timer(TokioTimer::new())
+                    .max_concurrent_streams(limits.http2_streams)
+                    .initial_stream_window_size(HTTP2_WINDOW)
+                    .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+                    .keep_alive_interval(limits.idle)
+                    .serve_connection(io, service)
+            );
+            // As above.
+            tokio::select! {
+                biased;
+                result = connection.as_mut() => return ended(result),
+                () = worker.draining.requested() => connection.as_mut().graceful_shutdown(),
+            }
+            ended(connection.await);
+        }
+    }
+}
+
+fn ended(result: Result<(), hyper::Error>) {
+    if let Err(error) = result {
+        tracing::debug!(%error, "downstream connection ended");
+    }
+}
+
+/// The least that hyper accepts.
+const MIN_BUFFER: usize = 8 * 1024;
+/// Upload window of one HTTP/2 stream, bytes.
+const HTTP2_WINDOW: u32 = 64 * 1024;

@@ -1,0 +1,283 @@
+//! Starting, reloading and stopping an edge.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use thiserror::Error;
+use tidegate_runtime::listen::{self, BindError, ListenOptions};
+use tidegate_runtime::ops::{BuildInfo, Condition, Operations, OpsResponse, OpsRoute, OpsServer, Readiness};
+use tidegate_runtime::telemetry::Telemetry;
+use tidegate_runtime::tls::{CertificateFiles, CertificateStore, Reloader, ServerTlsOptions, TlsError, TlsVersion, server_config};
+use tidegate_runtime::{Clock, Shutdown, Tasks};
+
+use crate::access_log::AccessLog;
+use crate::affinity::AffinityTable;
+use crate::auth::FailureLimiter;
+use crate::config::{EdgeConfig, ListenerConfig, MeshConfig};
+use crate::gauges::EndpointGauges;
+use crate::generations::Generations;
+use crate::listener::{Connections, Listener};
+use crate::metrics::Metrics;
+use crate::shared::Shared;
+use crate::state::{RoutingState, StateProblem};
+use crate::worker::{Threads, Workers};
+use crate::{explain, openapi};
+
+/// A running edge.
+pub struct Edge {
+    shared: Arc<Shared>,
+    workers: Arc<Workers>,
+    threads: Threads,
+    bound: Bound,
+    certificates: Vec<Reloader>,
+    ready: Condition,
+    /// Stops accepting.
+    accepting: Tasks,
+    /// Ends connections when they can.
+    draining: Shutdown,
+    /// Ends the workers, whatever they do.
+    stop: Shutdown,
+    /// The operations port and other things that outlive the last request.
+    background: Tasks,
+    registry: prometheus::Registry,
+}
+
+/// Addresses that were taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bound {
+    /// Name and address of each listener, in the order of the configuration.
+    pub listeners: Vec<(String, SocketAddr)>,
+    /// The operations port.
+    pub operations: Option<SocketAddr>,
+}
+
+/// Why an edge did not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// An address is taken or not ours.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// Certificates cannot be used.
+    #[error("listener `{listener}`: {source}")]
+    Tls {
+        /// Which listener.
+        listener: String,
+        /// What is wrong.
+        source: TlsError,
+    },
+    /// The configuration does not compile.
+    #[error("the configuration has {} problem(s): {}", .0.len(), listed(.0))]
+    Config(Vec<StateProblem>),
+    /// A metric is registered twice.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// A thread, or the access log.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+}
+
+fn listed(problems: &[StateProblem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// What an edge is given besides its configuration.
+pub struct Services {
+    /// Everything under `/metrics`; the edge adds its own.
+    pub registry: prometheus::Registry,
+    /// Trace export.
+    pub telemetry: Telemetry,
+    /// More routes for the operations port.
+    pub routes: Vec<OpsRoute>,
+}
+
+impl Default for Services {
+    fn default() -> Self {
+        Self { registry: prometheus::Registry::new(), telemetry: Telemetry::off(), routes: Vec::new() }
+    }
+}
+
+impl Edge {
+    /// Binds every address, starts the workers, and serves. To be called within a tokio runtime, which then accepts connections and
+    /// serves the operations port; requests run on the workers' own runtimes.
+    ///
+    /// # Errors
+    /// See [`StartError`]; nothing keeps running after an error.
+    pub async fn start(config: EdgeConfig, mesh: MeshConfig, services: Services) -> Result<Self, StartError> {
+        let Services { registry, telemetry, routes } = services;
+        let clock = Clock::start();
+        let metrics = Metrics::register(&registry)?;
+        let state = RoutingState::build(mesh, None, &metrics).map_err(StartError::Config)?;
+        metrics.state_revision.with_label_values(&["snapshot"]).set(i64::try_from(state.snapshot.revision()).unwrap_or(i64::MAX));
+        let background = Tasks::new();
+        let mut certificates = Vec::new();
+        let mut listeners = Vec::new();
+        for listener in &config.listeners {
+            listeners.push(bind(listener, clock, &background, &mut certificates)?);
+        }
+        let operations = config.operations.map(OpsServer::bind).transpose()?;
+        let bound = Bound {
+            listeners: listeners.iter().map(|listener| (listener.name.to_string(), listener.address)).collect(),
+            operations: operations.as_ref().map(OpsServer::local_addr),
+        };
+        let shared = Arc::new(Shared {
+            access_log: AccessLog::open(&config.access_log, metrics.access_log_dropped.clone())?,
+            generations: Generations::new(config.generations_kept, config.generations_ttl),
+            affinity: AffinityTable::new(),
+            auth_failures: FailureLimiter::new(config.limits.auth_failures_per_minute),
+            connections: Connections::new(config.limits.connections, config.limits.connections_per_ip),
+            in_flight: Arc::new(AtomicUsize::new(0)),
+            region: config.region.as_str().into(),
+            nothing: "".into(),
+            openapi: openapi::document().to_string().into(),
+            state: ArcSwap::from_pointee(state),
+            clock,
+            metrics,
+            telemetry,
+            config,
+        });
+        let (draining, stop) = (Shutdown::new(), Shutdown::new());
+        let (workers, threads) = Workers::start(shared.config.workers, &shared, &draining, &stop)?;
+        registry.register(Box::new(EndpointGauges::new(&shared, &workers)?))?;
+        tidegate_runtime::ops::register_process_metrics(&registry)?;
+        tidegate_runtime::ops::register_build_info(&registry, &BUILD)?;
+        tidegate_runtime::tls::register_certificate_metrics(&registry, certificates.clone(), clock)?;
+
+        let accepting = Tasks::new();
+        for listener in listeners {
+            let serving = listener.run(Arc::clone(&shared), Arc::clone(&workers), accepting.shutdown().clone());
+            accepting.spawn("listener", serving);
+        }
+        let readiness = Readiness::new();
+        let ready = readiness.condition("serving");
+        ready.met();
+        if let Some(operations) = operations {
+            let mut routes = routes;
+            routes.push(explain_route(&shared));
+            operations.serve(Operations { registry: registry.clone(), readiness, routes }, &background);
+        }
+        Ok(Self { shared, workers, threads, bound, certificates, ready, accepting, draining, stop, background, registry })
+    }
+
+    /// Addresses that were taken.
+    #[must_use]
+    pub fn bound(&self) -> &Bound {
+        &self.bound
+    }
+
+    /// Everything under `/metrics`.
+    #[must_use]
+    pub fn registry(&self) -> &prometheus::Registry {
+        &self.registry
+    }
+
+    /// Number of the configuration in use.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.shared.state.load().snapshot.revision()
+    }
+
+    /// Takes a new configuration over, or refuses it as a whole. Running requests end with the one they began with.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it; the old one stays in use.
+    pub fn reload(&self, mesh: MeshConfig) -> Result<(), Vec<StateProblem>> {
+        let previous = self.shared.state.load_full();
+        let state = RoutingState::build(mesh, Some(&previous), &self.shared.metrics)?;
+        let revision = i64::try_from(state.snapshot.revision()).unwrap_or(i64::MAX);
+        self.shared.state.store(Arc::new(state));
+        self.shared.metrics.state_revision.with_label_values(&["snapshot"]).set(revision);
+        Ok(())
+    }
+
+    /// Looks at the certificate files now, and opens the access log anew.
+    pub fn refresh_files(&self) {
+        self.shared.access_log.reopen();
+        for reloader in &self.certificates {
+            // What happened is logged and counted by the reloader.
+            let _ = reloader.reload_now();
+        }
+    }
+
+    /// Stops in order: unready, no new connections, running requests to their end or the drain limit, then everything. Returns the
+    /// number of connections that had to be cut off.
+    pub async fn shutdown(self) -> usize {
+        let limits = &self.shared.config.limits;
+        self.ready.unmet("draining");
+        tokio::time::sleep(limits.unready_before_drain).await;
+        if let Err(unfinished) = self.accepting.close(CLOSE_LISTENERS).await {
+            tracing::warn!(%unfinished, "listeners did not close in time");
+        }
+        self.draining.request();
+        let deadline = Instant::now() + limits.drain;
+        while self.workers.open() > 0 && Instant::now() < deadline {
+            tokio::time::sleep(DRAIN_POLL).await;
+        }
+        let cut = self.workers.open();
+        self.stop.request();
+        let (threads, shared) = (self.threads, Arc::clone(&self.shared));
+        let joined = tokio::task::spawn_blocking(move || {
+            threads.join();
+            shared.access_log.close();
+        });
+        if let Err(error) = joined.await {
+            tracing::error!(%error, "the workers did not end");
+        }
+        if let Err(unfinished) = self.background.close(CLOSE_LISTENERS).await {
+            tracing::debug!(%unfinished, "operations connections were cut off");
+        }
+        cut
+    }
+}
+
+fn bind(config: &ListenerConfig, clock: Clock, background: &Tasks, certificates: &mut Vec<Reloader>) -> Result<Listener, StartError> {
+    let tls = match &config.tls {
+        None => None,
+        Some(tls) => {
+            let named = |source| StartError::Tls { listener: config.name.clone(), source };
+            let files =
+                tls.certificates.iter().map(|files| CertificateFiles { cert: files.cert.clone(), key: files.key.clone() }).collect();
+            let store = CertificateStore::load(files, clock.unix_seconds()).map_err(named)?;
+            let options = ServerTlsOptions {
+                min_version: if tls.tls12 { TlsVersion::Tls12 } else { TlsVersion::Tls13 },
+                client_ca: tls.client_ca.clone(),
+                ..ServerTlsOptions::default()
+            };
+            let config = server_config(&store, &options).map_err(named)?;
+            let reloader = Reloader::new(store, clock);
+            reloader.start(tls.reload_every, background);
+            certificates.push(reloader);
+            Some(config)
+        }
+    };
+    let socket = listen::bind_tokio(config.address, ListenOptions::default())?;
+    let address = socket.local_addr().unwrap_or(config.address);
+    Ok(Listener { name: config.name.as_str().into(), address, tls, socket })
+}
+
+/// `GET /explain/{generation}`: why a request went where it went.
+fn explain_route(shared: &Arc<Shared>) -> OpsRoute {
+    let shared = Arc::clone(shared);
+    OpsRoute::new("/explain/", "why a generation went where it went", move |request| {
+        let id = request.path.strip_prefix("/explain/")?;
+        Some(match shared.generations.get(id) {
+            Some(finished) => OpsResponse::json(200, explain::finished(&finished).to_string()),
+            None => OpsResponse::json(404, r#"{"error":"no such generation on this edge, or it was forgotten"}"#),
+        })
+    })
+}
+
+const BUILD: BuildInfo = BuildInfo {
+    version: env!("CARGO_PKG_VERSION"),
+    commit: match option_env!("TIDEGATE_COMMIT") {
+        Some(commit) => commit,
+        None => "unknown",
+    },
+    rustc: "unknown",
+};
+/// Closing a listener waits for nothing but the scheduler.
+const CLOSE_LISTENERS: Duration = Duration::from_secs(2);
+/// How often draining looks whether it is done.
+const DRAIN_POLL: Duration = Duration::from_millis(20);

@@ -1,0 +1,443 @@
+//! Everything that can go wrong with a request, and how callers are told.
+//!
+//! [`EdgeError`] says what happened, [`Fault`] what the caller reads: status, `error_type`, message, and whether asking again helps. An
+//! error is made into a `Fault` once, where it stops travelling.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
+use smallvec::SmallVec;
+use tidegate_routing::{AttemptEnd, Next, NoRoute, Reason, Timestamp};
+use tidegate_wire::{Availability, ErrorBody, ErrorType, Failure, FailureKind, PreviousError, RequestError};
+
+use crate::attempt::AttemptFailure;
+use crate::auth::{AuthFailure, WINDOW};
+use crate::body::EdgeBody;
+use crate::generation::Generation;
+
+/// Why a request was not answered as asked.
+#[derive(Debug)]
+pub(crate) enum EdgeError {
+    /// No acceptable key.
+    Auth(AuthFailure),
+    /// Too many wrong keys from this address.
+    Guessing,
+    /// The body does not say something we can work with.
+    Request(RequestError),
+    BodyTooLarge {
+        limit: usize,
+    },
+    BodyTooSlow,
+    BodyBroken {
+        reason: String,
+    },
+    /// More in flight than the edge can carry, or it is shutting down.
+    Saturated {
+        retry_after: Duration,
+    },
+    NoSuchRoute {
+        method: String,
+        path: String,
+    },
+    MethodNotAllowed {
+        allowed: &'static str,
+    },
+    NoModel,
+    UnknownModel {
+        model: String,
+        similar: Vec<String>,
+    },
+    ModelNotAllowed {
+        model: String,
+    },
+    ModelDeprecated {
+        model: String,
+        successor: String,
+    },
+    UnknownPreset {
+        preset: String,
+    },
+    BadPreferences {
+        reason: String,
+    },
+    /// Nothing may serve the request.
+    NoRoute {
+        why: NoRoute,
+        models: Vec<String>,
+    },
+    /// Everything that was tried failed.
+    Attempts(Box<FailedAttempts>),
+    UnknownGeneration {
+        id: String,
+    },
+    MissingParameter {
+        name: &'static str,
+    },
+}
+
+/// What became of the attempts of one request.
+#[derive(Debug)]
+pub(crate) struct FailedAttempts {
+    tried: SmallVec<[Tried; 2]>,
+    why: Option<Reason>,
+    /// When the first blocked account comes back.
+    unblocked_in: Option<Duration>,
+    models: Vec<String>,
+    /// The stream had begun.
+    midstream: bool,
+}
+
+#[derive(Debug)]
+struct Tried {
+    end: AttemptEnd,
+    provider: String,
+    failure: Failure,
+    param: Option<String>,
+}
+
+impl FailedAttempts {
+    pub(crate) fn new() -> Self {
+        Self { tried: SmallVec::new(), why: None, unblocked_in: None, models: Vec::new(), midstream: false }
+    }
+
+    pub(crate) fn push(&mut self, provider: &str, failed: AttemptFailure) {
+        self.tried.push(Tried { end: failed.end, provider: provider.to_owned(), failure: failed.failure, param: failed.param });
+    }
+
+    /// No attempt is left.
+    pub(crate) fn exhausted(mut self, why: Option<Next>, models: Vec<String>, now: Timestamp) -> EdgeError {
+        if let Some(Next::Exhausted(why)) = why {
+            self.why = Some(why.reason);
+            self.unblocked_in = match why.reason {
+                Reason::Blocked { until } => Some(until - now),
+                _ => None,
+            };
+        }
+        self.models = models;
+        EdgeError::Attempts(Box::new(self))
+    }
+}
+
+impl From<RequestError> for EdgeError {
+    fn from(error: RequestError) -> Self {
+        Self::Request(error)
+    }
+}
+
+/// What the caller reads.
+#[derive(Debug, Default)]
+pub(crate) struct Fault {
+    pub(crate) status: u16,
+    error_type: Option<ErrorType>,
+    message: String,
+    param: Option<String>,
+    provider_name: Option<String>,
+    provider_code: Option<String>,
+    raw: Option<String>,
+    previous: Vec<PreviousError>,
+    availability: Option<Availability>,
+    retry_after: Option<Duration>,
+    /// Allowed methods of a 405.
+    allow: Option<&'static str>,
+    metadata: Option<String>,
+    metadata_field: &'static str,
+    /// The retry budget ended the attempts.
+    budget: bool,
+}
+
+impl Fault {
+    fn of(error_type: ErrorType, message: impl Into<String>) -> Self {
+        Self { status: error_type.status(), error_type: Some(error_type), message: message.into(), ..Self::default() }
+    }
+
+    /// Metric label and log field.
+    pub(crate) fn label(&self) -> &'static str {
+        self.error_type.map_or("server", ErrorType::as_str)
+    }
+
+    fn available(mut self, code: &'static str, retryable: bool, models: Vec<String>) -> Self {
+        self.availability = Some(Availability {
+            code,
+            retryable,
+            requested_models: models,
+            docs_url: DOCS.to_owned(),
+            retry_after: self.retry_after,
+            ..Availability::default()
+        });
+        self
+    }
+
+    fn adjust(mut self, change: impl FnOnce(&mut Availability)) -> Self {
+        if let Some(availability) = &mut self.availability {
+            change(availability);
+        }
+        self
+    }
+
+    /// Gives the wire's error body to `write`.
+    pub(crate) fn with_body<T>(&self, write: impl FnOnce(&ErrorBody<'_>) -> T) -> T {
+        write(&ErrorBody {
+            code: self.status,
+            message: &self.message,
+            error_type: self.error_type.filter(|error_type| *error_type != ErrorType::Server),
+            param: self.param.as_deref(),
+            provider_name: self.provider_name.as_deref(),
+            provider_code: self.provider_code.as_deref(),
+            raw: self.raw.as_deref(),
+            previous_errors: &self.previous,
+            availability: self.availability.clone(),
+            retry_after: self.retry_after,
+            router_metadata: self.metadata.as_deref(),
+            metadata_field: self.metadata_field,
+            ..ErrorBody::default()
+        })
+    }
+
+    /// The answer before any byte was sent.
+    pub(crate) fn into_response(self) -> Response<EdgeBody> {
+        let mut response = Response::new(EdgeBody::full(self.with_body(|body| body.to_json())));
+        *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        match self.retry_after {
+            Some(wait) => {
+                let wait = wait.min(LONGEST_WAIT);
+                let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+                headers.insert(RETRY_AFTER, HeaderValue::from(millis.div_ceil(1000)));
+                headers.insert(HeaderName::from_static("retry-after-ms"), HeaderValue::from(millis));
+            }
+            // Our own attempts are spent: another try at once would only multiply the load.
+            None => {
+                headers.insert(HeaderName::from_static("x-should-retry"), HeaderValue::from_static("false"));
+            }
+        }
+        if let Some(allow) = self.allow {
+            headers.insert(http::header::ALLOW, HeaderValue::from_static(allow));
+        }
+        if self.budget {
+            headers.insert(HeaderName::from_static("x-tidegate-retry"), HeaderValue::from_static("budget"));
+        }
+        if self.status == 413 || self.status == 408 {
+            // The rest of the body is not going to be read.
+            headers.insert(http::header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+impl EdgeError {
+    /// A stream that failed after its first byte.
+    pub(crate) fn midstream(generation: &Generation, failure: Failure) -> Self {
+        let provider = generation.target().map_or("", |target| target.provider.name.as_ref()).to_owned();
+        let end = crate::attempt::end_of(&failure);
+        let tried = SmallVec::from_iter([Tried { end, provider, failure, param: None }]);
+        Self::Attempts(Box::new(FailedAttempts { tried, why: None, unblocked_in: None, models: Vec::new(), midstream: true }))
+    }
+
+    /// What the caller of this generation reads: with the provider's own words and router metadata where they are wanted.
+    pub(crate) fn fault(&self, generation: &Generation) -> Fault {
+        let mut fault = self.plain_fault(generation.caller.raw_errors());
+        if let Some(field) = generation.context.metadata_field
+            && fault.error_type != Some(ErrorType::Server)
+        {
+            fault.metadata = Some(crate::explain::metadata(generation, Some(fault.status)));
+            fault.metadata_field = field;
+        }
+        fault
+    }
+
+    /// What a caller without a generation reads.
+    pub(crate) fn plain_fault(&self, raw: bool) -> Fault {
+        match self {
+            Self::Auth(failure) => Fault::of(ErrorType::Authentication, failure.message()),
+            Self::Guessing => Fault {
+                retry_after: Some(WINDOW),
+                ..Fault::of(ErrorType::RateLimitExceeded, "Too many requests with wrong API keys from this address. Wait a minute.")
+            },
+            Self::Request(error) => {
+                Fault { status: error.status, param: error.param.clone(), ..Fault::of(error.error_type, error.message.clone()) }
+            }
+            Self::BodyTooLarge { limit } => {
+                Fault::of(ErrorType::PayloadTooLarge, format!("The request body is larger than the {limit} bytes allowed here."))
+            }
+            Self::BodyTooSlow => Fault {
+                status: 408,
+                ..Fault::of(ErrorType::Timeout, "The request body came too slowly. Send it faster, or in smaller parts.")
+            },
+            Self::BodyBroken { reason } => {
+                Fault::of(ErrorType::InvalidRequest, format!("The request body could not be read to its end: {reason}."))
+            }
+            Self::Saturated { retry_after } => Fault {
+                retry_after: Some(*retry_after),
+                ..Fault::of(ErrorType::ProviderOverloaded, "This edge has as many requests as it can carry. Try again shortly.")
+            },
+            Self::NoSuchRoute { method, path } => {
+                Fault::of(ErrorType::NotFound, format!("There is nothing at {method} {path}. GET /openapi.json lists every route."))
+            }
+            Self::MethodNotAllowed { allowed } => Fault {
+                status: 405,
+                allow: Some(allowed),
+                ..Fault::of(ErrorType::InvalidRequest, format!("This path answers {allowed} only."))
+            },
+            Self::NoModel => Fault {
+                param: Some("model".to_owned()),
+                ..Fault::of(ErrorType::InvalidRequest, "`model` is missing, and no default model is configured.")
+            },
+            Self::UnknownModel { model, similar } => {
+                Fault { param: Some("model".to_owned()), ..Fault::of(ErrorType::InvalidRequest, unknown_model(model, similar)) }
+                    .available("model_not_found", false, vec![model.clone()])
+                    .adjust(|availability| availability.fallback_models.clone_from(similar))
+            }
+            Self::ModelNotAllowed { model } => Fault::of(ErrorType::PermissionDenied, format!("This API key may not use `{model}`.")),
+            Self::ModelDeprecated { model, successor } => {
+                Fault::of(ErrorType::NotFound, format!("`{model}` has been retired. Use `{successor}` instead."))
+                    .available("model_deprecated", false, vec![model.clone()])
+                    .adjust(|availability| availability.fallback_models.push(successor.clone()))
+            }
+            Self::UnknownPreset { preset } => Fault {
+                param: Some("preset".to_owned()),
+                ..Fault::of(ErrorType::InvalidRequest, format!("There is no preset `{preset}`."))
+            },
+            Self::BadPreferences { reason } => {
+                Fault { param: Some("provider".to_owned()), ..Fault::of(ErrorType::InvalidRequest, format!("`provider`: {reason}.")) }
+            }
+            Self::NoRoute { why, models } => no_route(why, models),
+            Self::Attempts(attempts) => attempts.fault(raw),
+            Self::UnknownGeneration { id } => Fault::of(
+                ErrorType::NotFound,
+                format!("There is no generation `{id}` here. Records are kept for a limited time on the edge that served them."),
+            ),
+            Self::MissingParameter { name } => Fault {
+                param: Some((*name).to_owned()),
+                ..Fault::of(ErrorType::InvalidRequest, format!("The query parameter `{name}` is missing."))
+            },
+        }
+    }
+}
+
+fn unknown_model(model: &str, similar: &[String]) -> String {
+    let mut text = format!("`{model}` is not a model of this gateway.");
+    match similar {
+        [] => text.push_str(" GET /v1/models lists them."),
+        _ => {
+            // Writing to a String cannot fail.
+            let _ = write!(text, " Did you mean `{}`?", similar.join("` or `"));
+        }
+    }
+    text
+}
+
+fn no_route(why: &NoRoute, models: &[String]) -> Fault {
+    let excluded: Vec<String> = why.excluded_by.iter().map(ToString::to_string).collect();
+    let message = match excluded.as_slice() {
+        [] => format!("No endpoint serves {}.", listed(models)),
+        _ => format!("No endpoint of {} satisfies this request; removed by: {}.", listed(models), excluded.join(", ")),
+    };
+    let fault = Fault { status: why.code.status(), ..Fault::of(ErrorType::NotFound, message) };
+    fault.available(why.code.as_str(), false, models.to_vec()).adjust(|availability| {
+        availability.excluded_by = excluded;
+        availability.constraint = why.constraint.as_ref().map(|constraint| (constraint.field.to_owned(), constraint.detail.clone()));
+    })
+}
+
+fn listed(models: &[String]) -> String {
+    format!("`{}`", models.join("`, `"))
+}
+
+impl FailedAttempts {
+    fn fault(&self, raw: bool) -> Fault {
+        let Some(last) = self.tried.last() else { return self.nothing_tried() };
+        let previous: Vec<PreviousError> = self.tried.iter().map(Tried::as_previous).collect();
+        let retry_after = self.tried.iter().filter_map(|tried| tried.failure.retry_after).min();
+        let all = |is: fn(AttemptEnd) -> bool| self.tried.iter().all(|tried| is(tried.end));
+        let mut fault = if let AttemptEnd::Rejected(status) = last.end {
+            Fault { status, param: last.param.clone(), ..Fault::of(last.failure.error_type, last.failure.message.clone()) }
+        } else if self.midstream {
+            Fault::of(broken_type(&last.failure), masked(&last.failure))
+        } else if all(|end| end == AttemptEnd::RateLimited) {
+            Fault {
+                retry_after,
+                ..Fault::of(ErrorType::RateLimitExceeded, "Every provider of this model is limiting the rate of requests.")
+            }
+            .available("capacity_exhausted", true, self.models.clone())
+        } else if all(|end| end == AttemptEnd::ModelNotFound) {
+            Fault::of(ErrorType::NotFound, "No provider of this model serves it at the moment.").available(
+                "model_unavailable_upstream",
+                false,
+                self.models.clone(),
+            )
+        } else if all(is_outage) {
+            Fault { retry_after, ..Fault::of(ErrorType::ProviderOverloaded, "Every provider of this model that was tried failed.") }
+                .available("temporarily_unavailable", true, self.models.clone())
+        } else {
+            Fault { retry_after, ..Fault::of(ErrorType::ProviderUnavailable, "No provider gave a usable answer.") }
+        };
+        fault = fault.adjust(|availability| {
+            for tried in &self.tried {
+                if !availability.affected_providers.contains(&tried.provider) {
+                    availability.affected_providers.push(tried.provider.clone());
+                }
+            }
+        });
+        fault.provider_name = Some(last.provider.clone());
+        fault.provider_code.clone_from(&last.failure.provider_code);
+        if raw {
+            fault.raw.clone_from(&last.failure.raw);
+        }
+        fault.budget = self.why == Some(Reason::Budget);
+        fault.previous = previous;
+        fault
+    }
+
+    /// Everything is blocked, or the time was up before the first try.
+    fn nothing_tried(&self) -> Fault {
+        let retry_after = self.unblocked_in;
+        match self.why {
+            Some(Reason::Deadline) => {
+                Fault::of(ErrorType::Timeout, "The time granted for this request was up before a provider could be asked.")
+            }
+            _ => Fault {
+                retry_after,
+                ..Fault::of(ErrorType::ProviderOverloaded, "Every provider of this model is unavailable at the moment.")
+            }
+            .available("temporarily_unavailable", true, self.models.clone()),
+        }
+    }
+}
+
+impl Tried {
+    fn as_previous(&self) -> PreviousError {
+        PreviousError {
+            provider: self.provider.clone(),
+            code: self.failure.provider_code.clone().unwrap_or_else(|| self.end.label().to_owned()),
+            status: self.failure.status.unwrap_or(0),
+        }
+    }
+}
+
+/// Five-hundreds and silence: waiting may help.
+fn is_outage(end: AttemptEnd) -> bool {
+    matches!(
+        end,
+        AttemptEnd::Connect | AttemptEnd::FirstTokenTimeout | AttemptEnd::Server(_) | AttemptEnd::Overloaded | AttemptEnd::IdleTimeout
+    )
+}
+
+fn broken_type(failure: &Failure) -> ErrorType {
+    match failure.kind {
+        FailureKind::Cut | FailureKind::Malformed | FailureKind::Empty => ErrorType::ProviderUnavailable,
+        _ => failure.error_type,
+    }
+}
+
+/// What an upstream says about its own inside is not for callers.
+fn masked(failure: &Failure) -> String {
+    if failure.error_type == ErrorType::Server { ErrorBody::MASKED.to_owned() } else { failure.message.clone() }
+}
+
+/// SDKs that honour `Retry-After` may block for as long as it says.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// Where the vocabulary is explained.
+const DOCS: &str = "https://github.com/tidegate/tidegate/blob/main/docs/errors.md";

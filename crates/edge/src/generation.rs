@@ -1,0 +1,440 @@
+//! One accounted model call, from the first attempt to the last byte.
+//!
+//! A [`Generation`] is a guard: however the request ends, also when the caller's connection simply vanishes and everything is dropped,
+//! the attempt in progress is reported to health, the cost is computed, one line is logged and one record kept. Nothing here waits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+use tidegate_ledger::{AttemptRecord, Charge, Ending, Usage, charge_for};
+use tidegate_routing::{AttemptEnd, AttemptPlan, Decision, Next, Outcome, Plan, RateHint, Timestamp};
+use tidegate_wire::{Facts, Stamp};
+
+use crate::access_line;
+use crate::admission::Admitted;
+use crate::auth::Caller;
+use crate::context::RequestContext;
+use crate::generations::Finished;
+use crate::shared::Shared;
+use crate::state::{RoutingState, Target};
+use crate::trace::{self, RequestTrace};
+use tidegate_runtime::telemetry::TraceContext;
+
+/// The guard.
+pub(crate) struct Generation {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) state: Arc<RoutingState>,
+    pub(crate) context: RequestContext,
+    pub(crate) caller: Arc<Caller>,
+    /// Taken when the generation is settled: its record is what remains.
+    plan: Option<Plan>,
+    conversation: Option<u64>,
+    session_named: bool,
+    uncached_prompt: u32,
+    current: Option<Current>,
+    attempts: SmallVec<[AttemptNote; 2]>,
+    times: Times,
+    settled: bool,
+    pub(crate) trace: RequestTrace,
+    _admitted: Admitted,
+}
+
+/// The attempt in progress.
+struct Current {
+    plan: AttemptPlan,
+    sent: Timestamp,
+    first_token: Option<Timestamp>,
+    trace: TraceContext,
+}
+
+/// A finished attempt.
+pub(crate) struct AttemptNote {
+    pub(crate) plan: AttemptPlan,
+    pub(crate) end: AttemptEnd,
+    pub(crate) status: Option<u16>,
+    /// From sending to the first token, or to the end without one.
+    pub(crate) latency: Duration,
+    pub(crate) sent: Timestamp,
+    pub(crate) duration: Duration,
+    pub(crate) trace: TraceContext,
+    upstream_id: Option<String>,
+}
+
+/// Moments of a request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Times {
+    /// The head was read.
+    pub(crate) received: Timestamp,
+    /// The body was read.
+    pub(crate) complete: Timestamp,
+    /// The first attempt was handed to its connection.
+    pub(crate) sent: Option<Timestamp>,
+    /// The provider's first token came.
+    pub(crate) answered: Option<Timestamp>,
+    /// The caller's first byte was handed over.
+    pub(crate) committed: Option<Timestamp>,
+}
+
+impl Times {
+    /// Time spent in the gateway itself, waiting for the caller's body and for providers excluded.
+    pub(crate) fn overhead(&self) -> Duration {
+        let before = self.sent.map_or(Duration::ZERO, |sent| sent - self.complete);
+        let after = match (self.answered, self.committed) {
+            (Some(answered), Some(committed)) => committed - answered,
+            _ => Duration::ZERO,
+        };
+        before + after
+    }
+}
+
+/// What is known about an attempt when it ends.
+#[derive(Debug, Default)]
+pub(crate) struct AttemptDetails {
+    pub(crate) status: Option<u16>,
+    pub(crate) retry_after: Option<Duration>,
+    pub(crate) rate: Option<RateHint>,
+    pub(crate) output_tokens: Option<u32>,
+    pub(crate) upstream_id: Option<String>,
+}
+
+/// How the whole request ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct End {
+    pub(crate) ending: Ending,
+    /// As sent; 499 when the caller left before any.
+    pub(crate) status: u16,
+    /// Empty when all went well.
+    pub(crate) error_type: &'static str,
+}
+
+/// What an answer cost.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bill {
+    pub(crate) usage: Usage,
+    pub(crate) charge: Charge,
+    pub(crate) estimated: bool,
+}
+
+/// What a generation is made of.
+pub(crate) struct Parts {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) state: Arc<RoutingState>,
+    pub(crate) context: RequestContext,
+    pub(crate) caller: Arc<Caller>,
+    pub(crate) plan: Plan,
+    pub(crate) conversation: Option<u64>,
+    pub(crate) session_named: bool,
+    pub(crate) prompt_tokens: u32,
+    pub(crate) received: Timestamp,
+    pub(crate) complete: Timestamp,
+    pub(crate) trace: RequestTrace,
+    pub(crate) admitted: Admitted,
+}
+
+impl Generation {
+    pub(crate) fn begin(parts: Parts) -> Self {
+        let Parts { shared, state, context, caller, plan, conversation, session_named, prompt_tokens, received, complete, trace, admitted } =
+            parts;
+        Self {
+            shared,
+            state,
+            context,
+            caller,
+            plan: Some(plan),
+            conversation,
+            session_named,
+            uncached_prompt: prompt_tokens,
+            current: None,
+            attempts: SmallVec::new(),
+            times: Times { received, complete, sent: None, answered: None, committed: None },
+            settled: false,
+            trace,
+            _admitted: admitted,
+        }
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        Timestamp(self.shared.clock.micros())
+    }
+
+    /// Asks the plan for the next attempt and takes it up.
+    pub(crate) fn next(&mut self) -> Option<Next> {
+        let now = self.now();
+        let next = self.plan.as_mut()?.next(&self.state.snapshot, &self.state.health, now);
+        if let Next::Attempt(plan) = &next {
+            if let Some(last) = self.attempts.last() {
+                self.shared.metrics.retry(last.end.label());
+            }
+            self.current = Some(Current { plan: *plan, sent: now, first_token: None, trace: self.trace.attempt() });
+        }
+        Some(next)
+    }
+
+    /// The endpoint of the attempt in progress, or of the last one.
+    pub(crate) fn target(&self) -> Option<&Target> {
+        let plan = self.current.as_ref().map(|current| &current.plan).or_else(|| self.attempts.last().map(|note| &note.plan))?;
+        Some(self.state.target(plan.endpoint))
+    }
+
+    /// The `traceparent` of the attempt in progress.
+    pub(crate) fn traceparent(&self) -> Option<http::HeaderValue> {
+        self.current.as_ref().map(|current| trace::outgoing(current.trace))
+    }
+
+    pub(crate) fn stamp(&self, target: &Target) -> Stamp {
+        Stamp {
+            generation_id: Arc::clone(&self.context.id),
+            model: Arc::clone(&target.model),
+            provider: Arc::clone(&target.provider.name),
+            created: self.context.created_ms / 1000,
+        }
+    }
+
+    pub(crate) fn attempts(&self) -> &[AttemptNote] {
+        &self.attempts
+    }
+
+    /// The record of the decisions so far; `None` once it has been handed over.
+    pub(crate) fn decision(&self) -> Option<&Decision> {
+        self.plan.as_ref().map(Plan::decision)
+    }
+
+    /// The request is on its way upstream.
+    pub(crate) fn sent(&mut self) {
+        let now = self.now();
+        if let Some(current) = &mut self.current {
+            current.sent = now;
+        }
+        self.times.sent.get_or_insert(now);
+    }
+
+    /// The provider's first token (or whole answer) is here.
+    pub(crate) fn answered(&mut self) {
+        let now = self.now();
+        self.times.answered = Some(now);
+        if let Some(current) = &mut self.current {
+            current.first_token = Some(now);
+            let target = self.state.target(current.plan.endpoint);
+            let after = now - current.sent;
+            target.metrics.first_token.observe(after.as_secs_f64());
+            if self.context.streamed
+                && let Some(plan) = &mut self.plan
+            {
+                plan.first_token(&self.state.snapshot, &self.state.health, &current.plan, after, now);
+            }
+        }
+    }
+
+    /// The caller's first byte is handed over: from here on nothing is tried elsewhere.
+    pub(crate) fn committed(&mut self) {
+        self.times.committed = Some(self.now());
+    }
+
+    /// Reports the attempt in progress to health and metrics. Does nothing when there is none.
+    pub(crate) fn end_attempt(&mut self, end: AttemptEnd, details: AttemptDetails) {
+        let Some(current) = self.current.take() else { return };
+        let now = self.now();
+        let outcome = Outcome {
+            first_token: current.first_token.map(|at| at - current.sent).filter(|_| self.context.streamed),
+            prompt_tokens: self.uncached_prompt,
+            output_tokens: details.output_tokens,
+            retry_after: details.retry_after,
+            rate: details.rate,
+            ..Outcome::new(end, now - current.sent)
+        };
+        if let Some(plan) = &mut self.plan {
+            plan.ended(&self.state.snapshot, &self.state.health, &current.plan, &outcome, now);
+        }
+        self.state.target(current.plan.endpoint).metrics.attempt(end);
+        self.attempts.push(AttemptNote {
+            end,
+            status: details.status,
+            latency: current.first_token.unwrap_or(now) - current.sent,
+            sent: current.sent,
+            duration: now - current.sent,
+            trace: current.trace,
+            upstream_id: details.upstream_id,
+            plan: current.plan,
+        });
+    }
+
+    /// What the answer costs. A provider that reports no usage is billed by what went over the wire.
+    pub(crate) fn bill(&self, ending: Ending, facts: &Facts) -> Bill {
+        let (usage, estimated) = match &facts.usage {
+            Some(usage) => (ledger_usage(usage), false),
+            None => (self.estimated_usage(facts), true),
+        };
+        let Some(target) = self.target() else { return Bill { usage, charge: Charge::default(), estimated } };
+        let finish = facts.finish_reason.map(|reason| reason.as_str());
+        let charge = charge_for(ending, finish, &usage, &target.prices, self.shared.clock.utc_hhmm());
+        Bill { usage, charge, estimated }
+    }
+
+    fn estimated_usage(&self, facts: &Facts) -> Usage {
+        if !facts.content_seen {
+            return Usage::default();
+        }
+        Usage {
+            prompt_tokens: u64::from(self.uncached_prompt),
+            completion_tokens: facts.output_bytes.div_ceil(BYTES_PER_TOKEN),
+            ..Usage::default()
+        }
+    }
+
+    /// Ends the generation: the one place where a request is accounted for. Later calls do nothing.
+    pub(crate) fn settle(&mut self, end: End, facts: &Facts, bill: &Bill) {
+        if std::mem::replace(&mut self.settled, true) {
+            return;
+        }
+        let now = self.now();
+        let elapsed = now - self.times.received;
+        self.remember_conversation(end, &bill.usage);
+        self.count(end, bill, elapsed);
+        if self.shared.access_log.is_on() {
+            self.shared.access_log.line(|line| access_line::generation(line, self, end, facts, bill, elapsed));
+        }
+        trace::export(self, end, facts, bill, elapsed);
+        let record = self.record(end, facts, bill, elapsed);
+        let Some(decision) = self.plan.take().map(Plan::into_decision) else { return };
+        let finished = Finished { record, decision, state: Arc::clone(&self.state) };
+        self.shared.generations.insert(Arc::clone(&self.context.id), finished);
+    }
+
+    pub(crate) fn times(&self) -> &Times {
+        &self.times
+    }
+
+    fn count(&self, end: End, bill: &Bill, elapsed: Duration) {
+        let metrics = &self.shared.metrics;
+        let asked = self.state.model(self.context.model);
+        if end.status == 200 && end.error_type.is_empty() {
+            asked.metrics.answered.inc();
+        } else {
+            metrics.request(&asked.slug, end.status, end.error_type);
+        }
+        let duration = if self.context.streamed { &metrics.duration_stream } else { &metrics.duration_json };
+        duration.observe(elapsed.as_secs_f64());
+        metrics.overhead.observe(self.times.overhead().as_secs_f64());
+        let served = self.attempts.last().filter(|note| note.end == AttemptEnd::Success);
+        if served.is_some() && self.attempts.len() > 1 {
+            metrics.failovers.inc();
+        }
+        if bill.usage.prompt_tokens + bill.usage.completion_tokens > 0
+            && let Some(target) = self.target()
+        {
+            let micros = u64::try_from(bill.charge.total.micro_dollars_rounded_up()).unwrap_or(0);
+            let generating = self.times.sent.map_or(elapsed, |sent| self.now() - sent);
+            target.metrics.used(&bill.usage, micros, generating);
+        }
+    }
+
+    /// Arms, keeps or drops the stickiness of this conversation.
+    fn remember_conversation(&self, end: End, usage: &Usage) {
+        let (Some(conversation), Some(last)) = (self.conversation, self.attempts.last()) else { return };
+        if end.ending != Ending::Completed {
+            if last.end != AttemptEnd::Cancelled {
+                self.shared.affinity.forget(conversation);
+            }
+            return;
+        }
+        let endpoint = self.state.endpoint(last.plan.endpoint);
+        let cache_used = usage.cached_tokens > 0 || usage.cache_write_tokens > 0;
+        if (cache_used || self.session_named) && endpoint.price.rewards_stickiness() {
+            let target = self.state.target(last.plan.endpoint);
+            self.shared.affinity.arm(conversation, target.id, endpoint.cache_lifetime);
+        }
+    }
+
+    fn record(&self, end: End, facts: &Facts, bill: &Bill, elapsed: Duration) -> tidegate_ledger::Generation {
+        let served = self.attempts.last();
+        let empty: Arc<str> = Arc::clone(&self.context.nothing);
+        let target = served.map(|note| self.state.target(note.plan.endpoint));
+        let since_received = |at: Option<Timestamp>| at.map(|at| micros(at - self.times.received));
+        tidegate_ledger::Generation {
+            id: Arc::clone(&self.context.id),
+            upstream_id: facts.upstream_id.clone(),
+            request_id: Arc::clone(&self.context.id),
+            session_id: self.context.session_id.clone(),
+            created_ms: self.context.created_ms,
+            model: target.map_or_else(|| Arc::clone(&self.state.model(self.context.model).slug), |target| Arc::clone(&target.model)),
+            provider_name: target.map_or_else(|| Arc::clone(&empty), |target| Arc::clone(&target.provider.name)),
+            endpoint: target.map_or_else(|| Arc::clone(&empty), |target| Arc::clone(&target.name)),
+            router: None,
+            api_type: tidegate_ledger::ApiType::Completions,
+            streamed: self.context.streamed,
+            ending: end.ending,
+            first_token_us: since_received(self.times.answered),
+            generation_us: served.map(|_| micros(elapsed)),
+            finish_reason: facts.finish_reason.map(|reason| reason.as_str().into()),
+            native_finish_reason: facts.native_finish_reason.clone(),
+            usage: bill.usage,
+            usage_estimated: bill.estimated,
+            charge: bill.charge,
+            upstream_cost: bill.charge.total,
+            is_byok: false,
+            service_tier: facts.service_tier.clone(),
+            data_region: target.and_then(|target| target.region.clone()),
+            region: Arc::clone(&self.context.region),
+            origin: self.context.origin.clone(),
+            http_referer: self.context.referer.clone(),
+            app_title: self.context.title.clone(),
+            user_agent: self.context.user_agent.clone(),
+            external_user: self.context.user.clone(),
+            preset_id: self.context.preset.clone(),
+            key: Arc::clone(&self.caller.name),
+            organisation: None,
+            attempts: (1u8..)
+                .zip(&self.attempts)
+                .map(|(number, note)| {
+                    let target = self.state.target(note.plan.endpoint);
+                    AttemptRecord {
+                        number,
+                        provider_name: Arc::clone(&target.provider.name),
+                        model: Arc::clone(&target.model),
+                        endpoint: Arc::clone(&target.name),
+                        status: note.status,
+                        outcome: note.end.label(),
+                        latency_us: micros(note.latency),
+                        service_tier: None,
+                        upstream_id: note.upstream_id.clone(),
+                        is_byok: false,
+                    }
+                })
+                .collect(),
+        }
+    }
+}
+
+impl Drop for Generation {
+    fn drop(&mut self) {
+        if self.settled {
+            return;
+        }
+        // The caller left before a byte was relayed; the relay settles itself once it has begun.
+        self.end_attempt(AttemptEnd::Cancelled, AttemptDetails::default());
+        let facts = Facts::default();
+        let bill = self.bill(Ending::Cancelled, &facts);
+        self.settle(End { ending: Ending::Cancelled, status: 499, error_type: "cancelled" }, &facts, &bill);
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn ledger_usage(usage: &tidegate_wire::Usage) -> Usage {
+    Usage {
+        prompt_tokens: usage.prompt_tokens,
+        cached_tokens: usage.cached_tokens,
+        cache_write_tokens: usage.cache_write_tokens,
+        cache_write_1h_tokens: usage.cache_write_1h_tokens,
+        completion_tokens: usage.completion_tokens,
+        reasoning_tokens: usage.reasoning_tokens,
+        image_count: usage.image_count,
+        audio_tokens: usage.audio_tokens,
+    }
+}
+
+/// Bytes of output per token where the provider does not count: English text at the usual tokenizers.
+const BYTES_PER_TOKEN: u64 = 4;

@@ -1,0 +1,343 @@
+//! Which path does what.
+//!
+//! One table holds every route; `GET /openapi.json` is generated from the same table, so a route cannot exist without being described.
+//! Unknown query parameters and headers are ignored, as real clients send many.
+
+mod catalogue;
+mod endpoints;
+mod generation;
+mod key;
+mod providers;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use serde_json::Value;
+
+use crate::auth::Caller;
+use crate::body::EdgeBody;
+use crate::connection::ConnectionInfo;
+use crate::context::Arrived;
+use crate::error::EdgeError;
+use crate::openapi::Operation;
+use crate::shared::Shared;
+use crate::state::RoutingState;
+use crate::worker::Worker;
+use crate::{access_line, openapi, pipeline};
+
+/// One row of the table.
+pub(crate) struct Route {
+    pub(crate) method: Method,
+    /// Below `/api/v1` and `/v1`, except for the two root routes; `{…}` matches one segment, percent-encoding kept.
+    pub(crate) path: &'static str,
+    action: Action,
+    pub(crate) operation: &'static Operation,
+}
+
+#[derive(Clone, Copy)]
+enum Action {
+    Chat,
+    Read(fn(&Reading<'_>) -> Result<Response<EdgeBody>, EdgeError>),
+}
+
+/// What a reading handler may look at.
+pub(crate) struct Reading<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) state: &'a RoutingState,
+    pub(crate) connection: &'a ConnectionInfo,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) query: Query<'a>,
+    /// What the `{…}` segments matched.
+    pub(crate) segments: Vec<&'a str>,
+}
+
+/// The table. To add a data-plane endpoint, write its handler and add its row.
+pub(crate) static ROUTES: &[Route] = &[
+    Route { method: Method::POST, path: "/chat/completions", action: Action::Chat, operation: &openapi::CHAT },
+    Route { method: Method::GET, path: "/models", action: Action::Read(catalogue::models), operation: &openapi::MODELS },
+    Route {
+        method: Method::GET,
+        path: "/models/{author}/{slug}/endpoints",
+        action: Action::Read(endpoints::of_model),
+        operation: &openapi::ENDPOINTS,
+    },
+    Route { method: Method::GET, path: "/providers", action: Action::Read(providers::list), operation: &openapi::PROVIDERS },
+    Route { method: Method::GET, path: "/generation", action: Action::Read(generation::lookup), operation: &openapi::GENERATION },
+    Route { method: Method::GET, path: "/key", action: Action::Read(key::current), operation: &openapi::KEY },
+];
+
+/// Prefixes under which every route of the table answers.
+pub(crate) const PREFIXES: [&str; 2] = ["/api/v1", "/v1"];
+
+/// Answers one request; errors end here.
+pub(crate) async fn handle(worker: &Arc<Worker>, connection: &ConnectionInfo, request: Request<Incoming>) -> Response<EdgeBody> {
+    let shared = &worker.shared;
+    let arrived = Arrived {
+        id: generation_id(shared.clock.unix_millis()),
+        created_ms: shared.clock.unix_millis(),
+        region: Arc::clone(&shared.region),
+        nothing: Arc::clone(&shared.nothing),
+    };
+    if request.headers().get("x-stainless-retry-count").is_some_and(|count| count.as_bytes() != b"0") {
+        shared.metrics.client_retries.inc();
+    }
+    let (id, created_ms) = (Arc::clone(&arrived.id), arrived.created_ms);
+    match answer(worker, connection, arrived, request).await {
+        Ok(response) => response,
+        Err(error) => {
+            let fault = error.plain_fault(false);
+            shared.metrics.request("", fault.status, fault.label());
+            shared.access_log.line(|line| access_line::refused(line, created_ms, &id, fault.status, fault.label()));
+            pipeline::with_id(fault.into_response(), &id)
+        }
+    }
+}
+
+async fn answer(
+    worker: &Arc<Worker>,
+    connection: &ConnectionInfo,
+    arrived: Arrived,
+    request: Request<Incoming>,
+) -> Result<Response<EdgeBody>, EdgeError> {
+    let path = request.uri().path();
+    let below = PREFIXES.iter().find_map(|prefix| path.strip_prefix(prefix).filter(|rest| rest.starts_with('/')));
+    if below == Some("/chat/completions") && request.method() == Method::POST {
+        return pipeline::chat(worker, connection, arrived, request).await;
+    }
+    let Some(below) = below else { return root(&worker.shared, request.method(), path) };
+    let (action, segments) = find(request.method(), below)?;
+    match action {
+        Action::Chat => pipeline::chat(worker, connection, arrived, request).await,
+        Action::Read(read) => {
+            let state = worker.shared.state.load_full();
+            read(&Reading {
+                shared: &worker.shared,
+                state: &state,
+                connection,
+                headers: request.headers(),
+                query: Query(request.uri().query().unwrap_or_default()),
+                segments,
+            })
+        }
+    }
+}
+
+/// Paths outside the versioned prefixes: a sign of life without a key, and the document.
+fn root(shared: &Shared, method: &Method, path: &str) -> Result<Response<EdgeBody>, EdgeError> {
+    let reading = matches!(*method, Method::GET | Method::HEAD);
+    match path {
+        "/" if reading => Ok(json_answer(Bytes::from_static(br#"{"service":"tidegate","openapi":"/openapi.json"}"#))),
+        "/openapi.json" if reading => Ok(public(json_answer(shared.openapi.clone()))),
+        "/" | "/openapi.json" if *method == Method::OPTIONS => Ok(preflight("GET, HEAD, OPTIONS")),
+        "/" | "/openapi.json" => Err(EdgeError::MethodNotAllowed { allowed: "GET, HEAD, OPTIONS" }),
+        _ => Err(no_route(method, path)),
+    }
+}
+
+fn find<'a>(method: &Method, path: &'a str) -> Result<(Action, Vec<&'a str>), EdgeError> {
+    let mut other_method = None;
+    for route in ROUTES {
+        let Some(segments) = matched(route.path, path) else { continue };
+        if route.method == *method || (*method == Method::HEAD && route.method == Method::GET) {
+            return Ok((route.action, segments));
+        }
+        other_method = Some(if route.method == Method::GET { "GET, HEAD, OPTIONS" } else { "POST, OPTIONS" });
+    }
+    match other_method {
+        Some(allowed) if *method == Method::OPTIONS => {
+            Ok((Action::Read(if allowed.starts_with("GET") { preflight_get } else { preflight_post }), Vec::new()))
+        }
+        Some(allowed) => Err(EdgeError::MethodNotAllowed { allowed }),
+        None => Err(no_route(method, path)),
+    }
+}
+
+fn preflight_get(_: &Reading<'_>) -> Result<Response<EdgeBody>, EdgeError> {
+    Ok(preflight("GET, HEAD, OPTIONS"))
+}
+
+fn preflight_post(_: &Reading<'_>) -> Result<Response<EdgeBody>, EdgeError> {
+    Ok(preflight("POST, OPTIONS"))
+}
+
+fn matched<'a>(pattern: &str, path: &'a str) -> Option<Vec<&'a str>> {
+    let mut segments = Vec::new();
+    let mut parts = path.trim_end_matches('/').split('/');
+    for wanted in pattern.split('/') {
+        let part = parts.next()?;
+        if wanted.starts_with('{') {
+            if part.is_empty() {
+                return None;
+            }
+            segments.push(part);
+        } else if wanted != part {
+            return None;
+        }
+    }
+    parts.next().is_none().then_some(segments)
+}
+
+fn no_route(method: &Method, path: &str) -> EdgeError {
+    let shown: String = path.chars().filter(|c| !c.is_control()).take(PATH_SHOWN).collect();
+    EdgeError::NoSuchRoute { method: method.to_string(), path: shown }
+}
+
+/// Finds the caller, and slows guessers down.
+pub(crate) fn authenticate(
+    shared: &Shared,
+    state: &RoutingState,
+    connection: &ConnectionInfo,
+    headers: &HeaderMap,
+) -> Result<Arc<Caller>, EdgeError> {
+    let address = connection.peer.ip();
+    let now = shared.clock.micros();
+    if shared.auth_failures.is_blocked(address, now) {
+        return Err(EdgeError::Guessing);
+    }
+    state.keys.authenticate(headers, shared.clock.unix_seconds()).map_err(|failure| {
+        if failure == crate::auth::AuthFailure::Unknown {
+            shared.auth_failures.failed(address, now);
+        }
+        EdgeError::Auth(failure)
+    })
+}
+
+/// The time a caller grants: `x-request-timeout` in seconds, within the configured deadline.
+pub(crate) fn patience(headers: &HeaderMap, most: Duration) -> Duration {
+    let asked = headers.get("x-request-timeout").and_then(|value| value.to_str().ok()?.trim().parse::<f64>().ok());
+    match asked {
+        Some(seconds) if seconds.is_finite() && seconds > 0.0 => Duration::try_from_secs_f64(seconds).map_or(most, |asked| asked.min(most)),
+        _ => most,
+    }
+}
+
+/// The raw query of a URL.
+#[derive(Clone, Copy)]
+pub(crate) struct Query<'a>(&'a str);
+
+impl Query<'_> {
+    /// The first value of a parameter, percent-decoded; `None` when absent or empty.
+    pub(crate) fn get(&self, name: &str) -> Option<String> {
+        self.0.split('&').find_map(|pair| {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (key == name && !value.is_empty()).then(|| percent_decoded(value))
+        })
+    }
+}
+
+/// Decodes `%XX` and `+`; what is not valid stays as it is.
+pub(crate) fn percent_decoded(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let hex = |offset: usize| bytes.get(at + offset).and_then(|byte| (*byte as char).to_digit(16));
+        match (bytes[at], hex(1), hex(2)) {
+            (b'%', Some(high), Some(low)) => {
+                out.push(u8::try_from(high * 16 + low).unwrap_or(b'?'));
+                at += 3;
+            }
+            (b'+', ..) => {
+                out.push(b' ');
+                at += 1;
+            }
+            (byte, ..) => {
+                out.push(byte);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+pub(crate) fn json_answer(bytes: Bytes) -> Response<EdgeBody> {
+    let mut response = Response::new(EdgeBody::full(bytes));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+pub(crate) fn value_answer(value: &Value) -> Response<EdgeBody> {
+    json_answer(value.to_string().into())
+}
+
+/// Catalogue data may be read by any web page, and kept for a while.
+pub(crate) fn public(mut response: Response<EdgeBody>) -> Response<EdgeBody> {
+    response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=30"));
+    response
+}
+
+fn preflight(allowed: &'static str) -> Response<EdgeBody> {
+    let mut response = Response::new(EdgeBody::full(Bytes::new()));
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let headers = response.headers_mut();
+    headers.insert(ALLOW, HeaderValue::from_static(allowed));
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    headers.insert("access-control-allow-methods", HeaderValue::from_static(allowed));
+    headers
+        .insert("access-control-allow-headers", HeaderValue::from_static("authorization, content-type, x-session-id, x-tidegate-metadata"));
+    headers.insert("access-control-max-age", HeaderValue::from_static("86400"));
+    response
+}
+
+/// `gen-` and a ULID: sorts by time, and says when it was made.
+fn generation_id(unix_millis: u64) -> Arc<str> {
+    let ulid = ulid::Ulid::from_parts(unix_millis, fastrand::u128(..));
+    let mut text = [0; 4 + ulid::ULID_LEN];
+    text[..4].copy_from_slice(b"gen-");
+    let mut digits = [0; ulid::ULID_LEN];
+    let encoded = ulid.array_to_str(&mut digits);
+    text[4..].copy_from_slice(encoded.as_bytes());
+    std::str::from_utf8(&text).map_or_else(|_| encoded.to_string().into(), Into::into)
+}
+
+/// Characters of a path that an error repeats.
+const PATH_SHOWN: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_whole_paths() {
+        assert_eq!(matched("/models", "/models"), Some(vec![]));
+        assert_eq!(matched("/models", "/models/"), Some(vec![]));
+        assert_eq!(matched("/models/{author}/{slug}/endpoints", "/models/a/b:free/endpoints"), Some(vec!["a", "b:free"]));
+        assert_eq!(matched("/models/{author}/{slug}/endpoints", "/models/a//endpoints"), None);
+        assert_eq!(matched("/models", "/models/a"), None);
+    }
+
+    #[test]
+    fn queries_are_decoded_and_unknown_parameters_ignored() {
+        let query = Query("beta=true&id=gen-1%2F2+x&empty=");
+        assert_eq!(query.get("id").as_deref(), Some("gen-1/2 x"));
+        assert_eq!(query.get("empty"), None);
+        assert_eq!(query.get("other"), None);
+        assert_eq!(percent_decoded("%zz%4"), "%zz%4");
+    }
+
+    #[test]
+    fn ids_carry_their_time() {
+        let id = generation_id(1_700_000_000_000);
+        let ulid: ulid::Ulid = id.strip_prefix("gen-").expect("the prefix").parse().expect("a ULID");
+        assert_eq!(ulid.timestamp_ms(), 1_700_000_000_000);
+    }
+
+    #[test]
+    fn a_caller_can_shorten_the_deadline_but_not_stretch_it() {
+        let most = Duration::from_secs(600);
+        let with = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-request-timeout", value.parse().expect("a header value of this test"));
+            patience(&headers, most)
+        };
+        assert_eq!(with("2.5"), Duration::from_millis(2500));
+        for ignored in ["9999", "-1", "soon", "inf", "1e300"] {
+            assert_eq!(with(ignored), most, "{ignored}");
+        }
+    }
+}

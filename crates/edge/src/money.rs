@@ -1,0 +1,41 @@
+//! Exact money as the decimal text that goes into answers.
+
+use tidegate_ledger::Charge;
+use tidegate_wire::Cost;
+
+/// The amounts of one answer, as JSON number texts.
+pub(crate) struct CostText {
+    total: String,
+    prompt: String,
+    completion: String,
+}
+
+impl CostText {
+    pub(crate) fn of(charge: &Charge) -> Self {
+        Self { total: charge.total.to_string(), prompt: charge.prompt.to_string(), completion: charge.completion.to_string() }
+    }
+
+    pub(crate) fn as_cost(&self) -> Cost<'_> {
+        Cost {
+            total: &self.total,
+            upstream: &self.total,
+            upstream_prompt: &self.prompt,
+            upstream_completion: &self.completion,
+            is_byok: false,
+        }
+    }
+}
+
+/// An estimate in the wire's words.
+pub(crate) fn wire_usage(usage: &tidegate_ledger::Usage) -> tidegate_wire::Usage {
+    tidegate_wire::Usage {
+        prompt_tokens: usage.prompt_tokens,
+        cached_tokens: usage.cached_tokens,
+        cache_write_tokens: usage.cache_write_tokens,
+        cache_write_1h_tokens: usage.cache_write_1h_tokens,
+        completion_tokens: usage.completion_tokens,
+        reasoning_tokens: usage.reasoning_tokens,
+        image_count: usage.image_count,
+        audio_tokens: usage.audio_tokens,
+    }
+}

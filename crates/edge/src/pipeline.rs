@@ -1,0 +1,203 @@
+//! The road of a chat request, top to bottom.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderName, HeaderValue, Request, Response};
+use hyper::body::Incoming;
+use tidegate_ledger::Ending;
+use tidegate_routing::{AttemptEnd, Next, Plan, Timestamp};
+use tidegate_wire::{ChatCall, Closing, Completion, Facts, ReadLimits};
+use tokio::time::Instant;
+
+use crate::admission::{Admitted, read_body};
+use crate::attempt::{self, Answer, Ask};
+use crate::body::EdgeBody;
+use crate::connection::ConnectionInfo;
+use crate::context::{Arrived, RequestContext, session_header};
+use crate::deadline::before;
+use crate::error::{EdgeError, FailedAttempts};
+use crate::generation::{AttemptDetails, End, Generation, Parts};
+use crate::intent::{self, Circumstances};
+use crate::money::CostText;
+use crate::relay::{Attempts, Relay};
+use crate::trace::RequestTrace;
+use crate::upstream::Pool;
+use crate::worker::Worker;
+use crate::{explain, handler};
+
+/// Attempts that came to something the caller can have.
+pub(crate) struct Committed {
+    pub(crate) generation: Box<Generation>,
+    pub(crate) answer: Answer,
+}
+
+/// Answers a chat request. An error before there is a generation is returned; later ones are answered here.
+pub(crate) async fn chat(
+    worker: &Arc<Worker>,
+    connection: &ConnectionInfo,
+    arrived: Arrived,
+    request: Request<Incoming>,
+) -> Result<Response<EdgeBody>, EdgeError> {
+    let shared = &worker.shared;
+    let received = Timestamp(shared.clock.micros());
+    let (head, body) = request.into_parts();
+    let state = shared.state.load_full();
+    let caller = handler::authenticate(shared, &state, connection, &head.headers)?;
+    let admitted = Admitted::admit(&shared.in_flight, shared.config.limits.requests_in_flight)?;
+    let bytes = read_body(body, &shared.config.limits).await?;
+    let complete = Timestamp(shared.clock.micros());
+
+    let request_bytes = bytes.len();
+    let call = ChatCall::read(bytes, &ReadLimits { max_body: shared.config.limits.body_bytes, ..ReadLimits::default() })?;
+    let (call, preset) = intent::with_preset(call, &state)?;
+    let around = Circumstances {
+        state: &state,
+        caller: &caller,
+        affinity: &shared.affinity,
+        session_header: session_header(&head.headers),
+        patience: handler::patience(&head.headers, state.config.defaults.deadline),
+        now: received,
+        seed: fastrand::u64(..),
+    };
+    let resolved = intent::resolve(&call, &around)?;
+    let (first_model, prompt_tokens) = (resolved.intent.models[0], resolved.intent.needs.prompt_tokens);
+    let models = resolved.intent.models.clone();
+    let plan = Plan::new(&state.snapshot, resolved.intent)
+        .map_err(|why| EdgeError::NoRoute { why, models: models.iter().map(|model| state.model(*model).slug.to_string()).collect() })?;
+
+    let id = Arc::clone(&arrived.id);
+    let trace = RequestTrace::begin(&shared.telemetry, &head.headers);
+    let context = RequestContext::new(arrived, &head.headers, &call, first_model, preset, request_bytes);
+    let streamed = context.streamed;
+    let ask = Ask {
+        user: call.user().map(|user| caller.hashed_user(user)),
+        anthropic_beta: head.headers.get("x-anthropic-beta").or_else(|| head.headers.get("anthropic-beta")).cloned(),
+        call,
+    };
+    let generation = Box::new(Generation::begin(Parts {
+        shared: Arc::clone(shared),
+        state,
+        context,
+        caller,
+        plan,
+        conversation: resolved.conversation,
+        session_named: resolved.session_named,
+        prompt_tokens,
+        received,
+        complete,
+        trace,
+        admitted,
+    }));
+    let attempts = attempts(generation, Arc::clone(&worker.pool), ask);
+    Ok(if streamed { stream_answer(attempts, worker, &id).await } else { whole_answer(attempts.await, &id) })
+}
+
+/// The loop: plan, try, and again elsewhere, until something can be given to the caller or nothing is left.
+async fn attempts(mut generation: Box<Generation>, pool: Arc<Pool>, ask: Ask) -> Result<Committed, (Box<Generation>, EdgeError)> {
+    let mut failures = FailedAttempts::new();
+    loop {
+        let plan = match generation.next() {
+            Some(Next::Attempt(plan)) => plan,
+            exhausted => {
+                let error = failures.exhausted(exhausted, requested(&generation), generation.now());
+                return Err((generation, error));
+            }
+        };
+        match attempt::run(&mut generation, &pool, &ask, plan).await {
+            Ok(answer) => return Ok(Committed { generation, answer }),
+            Err(failed) => {
+                let failed = *failed;
+                let details = AttemptDetails {
+                    status: failed.details.status,
+                    retry_after: failed.details.retry_after,
+                    rate: failed.details.rate,
+                    ..AttemptDetails::default()
+                };
+                generation.end_attempt(failed.end, details);
+                let provider = Arc::clone(&generation.state.target(plan.endpoint).provider);
+                failures.push(&provider.name, failed);
+            }
+        }
+    }
+}
+
+fn requested(generation: &Generation) -> Vec<String> {
+    vec![generation.state.model(generation.context.model).slug.to_string()]
+}
+
+/// A stream: the head goes out with the first token, or with the first keep-alive comment when the token takes long.
+async fn stream_answer(
+    attempts: impl Future<Output = Result<Committed, (Box<Generation>, EdgeError)>> + Send + 'static,
+    worker: &Worker,
+    id: &str,
+) -> Response<EdgeBody> {
+    let keep_alive = worker.shared.config.limits.keep_alive_comment;
+    let mut attempts: Attempts = Box::pin(attempts);
+    let relay = match before(Instant::now() + keep_alive, attempts.as_mut()).await {
+        None => Relay::waiting(attempts, keep_alive),
+        Some(Ok(Committed { generation, answer: Answer::Stream(stream) })) => Relay::of(generation, *stream, keep_alive),
+        Some(other) => return whole_answer(other, id),
+    };
+    let mut response = Response::new(EdgeBody::relay(relay));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    // Proxies on the way must not collect a stream.
+    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    with_id(response, id)
+}
+
+/// A whole answer, or an error before the first byte.
+fn whole_answer(outcome: Result<Committed, (Box<Generation>, EdgeError)>, id: &str) -> Response<EdgeBody> {
+    let response = match outcome {
+        Ok(Committed { mut generation, answer: Answer::Complete(complete) }) => {
+            let (completion, details) = *complete;
+            let mut response = Response::new(EdgeBody::full(finish(&mut generation, completion, details)));
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            response
+        }
+        Ok(Committed { mut generation, answer: Answer::Stream(_) }) => {
+            // A whole was asked for; the provider's stream ends here unused.
+            generation.end_attempt(AttemptEnd::Malformed, AttemptDetails::default());
+            refuse(&mut generation, &EdgeError::Attempts(Box::new(FailedAttempts::new())))
+        }
+        Err((mut generation, error)) => refuse(&mut generation, &error),
+    };
+    with_id(response, id)
+}
+
+fn refuse(generation: &mut Generation, error: &EdgeError) -> Response<EdgeBody> {
+    let fault = error.fault(generation);
+    let facts = Facts::default();
+    let bill = generation.bill(Ending::Failed, &facts);
+    generation.settle(End { ending: Ending::Failed, status: fault.status, error_type: fault.label() }, &facts, &bill);
+    fault.into_response()
+}
+
+/// Prices a whole answer and accounts for it.
+fn finish(generation: &mut Generation, mut completion: Completion, details: AttemptDetails) -> Bytes {
+    generation.end_attempt(AttemptEnd::Success, details);
+    let bill = generation.bill(Ending::Completed, completion.facts());
+    if bill.estimated {
+        completion.assume_usage(crate::money::wire_usage(&bill.usage));
+    }
+    let cost = CostText::of(&bill.charge);
+    let field = generation.context.metadata_field;
+    let metadata = field.map(|_| explain::metadata(generation, None));
+    let facts = completion.facts().clone();
+    let closing = Closing { cost: Some(cost.as_cost()), metadata: metadata.as_deref(), metadata_field: field.unwrap_or_default() };
+    let bytes = completion.write(&closing);
+    generation.committed();
+    generation.shared.metrics.response_bytes.inc_by(bytes.len() as u64);
+    generation.settle(End { ending: Ending::Completed, status: 200, error_type: "" }, &facts, &bill);
+    bytes
+}
+
+pub(crate) fn with_id(mut response: Response<EdgeBody>, id: &str) -> Response<EdgeBody> {
+    if let Ok(value) = HeaderValue::from_str(id) {
+        response.headers_mut().insert(HeaderName::from_static("x-generation-id"), value);
+    }
+    response
+}

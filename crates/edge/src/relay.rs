@@ -1,0 +1,318 @@
+//! Handing a stream on, piece by piece, as the provider sends it.
+//!
+//! [`Relay`] is polled by the connection itself: no task, no channel, no buffer between the two legs. A caller who reads slowly therefore
+//! slows the provider down, and a caller who leaves drops the relay, which closes the upstream connection. A piece that came in one
+//! network read goes out in one write.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tidegate_ledger::Ending;
+use tidegate_routing::{AttemptEnd, RateHint, Timestamp};
+use tidegate_wire::{Closing, Facts, Failure, FailureKind, KEEP_ALIVE, Stamp, StreamReader, write_stream_error};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::attempt::{Answer, OpenStream, seen};
+use crate::error::{EdgeError, Fault};
+use crate::explain;
+use crate::generation::{AttemptDetails, End, Generation};
+use crate::money::CostText;
+use crate::pipeline::Committed;
+use crate::upstream::ResponseBody;
+
+/// A response stream.
+pub(crate) struct Relay {
+    phase: Phase,
+    timer: Option<Pin<Box<Sleep>>>,
+    keep_alive: Duration,
+}
+
+/// The attempts that have not committed yet.
+pub(crate) type Attempts = Pin<Box<dyn Future<Output = Result<Committed, (Box<Generation>, EdgeError)>> + Send>>;
+
+enum Phase {
+    /// The caller has the head already, because the first token takes long; failing over is still possible.
+    Waiting(Attempts),
+    Relaying(Box<Relaying>),
+    /// The caller has everything; the upstream's last bytes are read so that its connection can be used again.
+    Lingering(ResponseBody),
+    Done,
+}
+
+struct Relaying {
+    generation: Box<Generation>,
+    /// Taken when the stream has ended well.
+    body: Option<ResponseBody>,
+    reader: StreamReader,
+    /// What is ready to be sent.
+    out: BytesMut,
+    idle_timeout: Duration,
+    rate: Option<RateHint>,
+    /// The dialect's end came together with the first token.
+    finished: bool,
+    /// When the provider last sent anything.
+    last: Timestamp,
+}
+
+impl Relay {
+    /// Relays a stream whose first token is here.
+    pub(crate) fn of(generation: Box<Generation>, stream: OpenStream, keep_alive: Duration) -> Self {
+        Self { phase: Phase::Relaying(Box::new(Relaying::new(generation, stream))), timer: None, keep_alive }
+    }
+
+    /// Keeps the caller company until the attempts come to something.
+    pub(crate) fn waiting(attempts: Attempts, keep_alive: Duration) -> Self {
+        Self { phase: Phase::Waiting(attempts), timer: None, keep_alive }
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        matches!(self.phase, Phase::Done)
+    }
+
+    /// The next bytes for the caller; `None` at the end.
+    pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        loop {
+            match &mut self.phase {
+                Phase::Done => return Poll::Ready(None),
+                Phase::Lingering(body) => {
+                    // Whatever else comes is not for the caller.
+                    while let Poll::Ready(data) = body.poll_data(context) {
+                        if !matches!(data, Some(Ok(_))) {
+                            self.phase = Phase::Done;
+                            return Poll::Ready(None);
+                        }
+                    }
+                    let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + LINGER)));
+                    if timer.as_mut().poll(context).is_pending() {
+                        return Poll::Pending;
+                    }
+                    self.phase = Phase::Done;
+                }
+                Phase::Waiting(attempts) => match attempts.as_mut().poll(context) {
+                    Poll::Ready(outcome) => {
+                        self.timer = None;
+                        if let Some(bytes) = self.begin(outcome) {
+                            return Poll::Ready(Some(bytes));
+                        }
+                    }
+                    Poll::Pending => return self.poll_keep_alive(context),
+                },
+                Phase::Relaying(relaying) => match relaying.poll_step(context) {
+                    Poll::Ready(Step::More(bytes)) => return Poll::Ready(Some(bytes)),
+                    Poll::Ready(Step::Last(bytes)) => {
+                        self.timer = None;
+                        self.phase = relaying.body.take().map_or(Phase::Done, Phase::Lingering);
+                        return Poll::Ready(Some(bytes));
+                    }
+                    Poll::Ready(Step::Broken(bytes)) => {
+                        self.phase = Phase::Done;
+                        return Poll::Ready(Some(bytes));
+                    }
+                    Poll::Pending => match self.poll_silence(context) {
+                        Poll::Ready(Some(bytes)) => return Poll::Ready(Some(bytes)),
+                        Poll::Ready(None) => {}
+                        Poll::Pending => return Poll::Pending,
+                    },
+                },
+            }
+        }
+    }
+
+    /// The attempts came to something after the caller got the head: a stream to relay, or the error as an event.
+    fn begin(&mut self, outcome: Result<Committed, (Box<Generation>, EdgeError)>) -> Option<Bytes> {
+        match outcome {
+            Ok(Committed { generation, answer: Answer::Stream(stream) }) => {
+                self.phase = Phase::Relaying(Box::new(Relaying::new(generation, *stream)));
+                None
+            }
+            Ok(Committed { .. }) => {
+                // A request for a stream is never answered by a whole.
+                self.phase = Phase::Done;
+                None
+            }
+            Err((mut generation, error)) => {
+                self.phase = Phase::Done;
+                Some(error_event(&mut generation, &error))
+            }
+        }
+    }
+
+    fn poll_keep_alive(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let every = self.keep_alive;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(Instant::now())));
+        if timer.as_mut().poll(context).is_pending() {
+            return Poll::Pending;
+        }
+        timer.as_mut().reset(Instant::now() + every);
+        Poll::Ready(Some(Bytes::from_static(KEEP_ALIVE)))
+    }
+
+    /// Nothing came from upstream. One timer serves both the comment and the idle limit; it is looked at when it fires, so that a
+    /// stream that flows never touches it. `Ready(None)` means: look again.
+    fn poll_silence(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let Phase::Relaying(relaying) = &mut self.phase else { return Poll::Ready(None) };
+        let step = self.keep_alive.min(relaying.idle_timeout);
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + step)));
+        if timer.as_mut().poll(context).is_pending() {
+            return Poll::Pending;
+        }
+        let silent = relaying.generation.now() - relaying.last;
+        if silent >= relaying.idle_timeout {
+            let bytes = relaying.fail(seen(FailureKind::Timeout, "the provider fell silent"), AttemptEnd::IdleTimeout);
+            self.phase = Phase::Done;
+            return Poll::Ready(Some(bytes));
+        }
+        let next = if silent >= self.keep_alive { self.keep_alive } else { step - silent.min(step) };
+        timer.as_mut().reset(Instant::now() + next.max(Duration::from_millis(1)));
+        if silent >= self.keep_alive { Poll::Ready(Some(Bytes::from_static(KEEP_ALIVE))) } else { Poll::Ready(None) }
+    }
+}
+
+enum Step {
+    More(Bytes),
+    /// The last bytes; the upstream may have a few more that nobody needs.
+    Last(Bytes),
+    /// The last bytes, after which the upstream connection is closed.
+    Broken(Bytes),
+}
+
+impl Relaying {
+    fn new(mut generation: Box<Generation>, stream: OpenStream) -> Self {
+        generation.committed();
+        generation.shared.metrics.streams.inc();
+        let OpenStream { body, reader, first, idle_timeout, rate, finished } = stream;
+        let last = generation.now();
+        Self { generation, body: Some(body), reader, out: first, idle_timeout, rate, finished, last }
+    }
+
+    fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<Step> {
+        if self.finished {
+            return Poll::Ready(self.finish());
+        }
+        if !self.out.is_empty() {
+            return Poll::Ready(Step::More(self.take_out()));
+        }
+        loop {
+            let Some(body) = &mut self.body else { return Poll::Ready(Step::Broken(self.take_out())) };
+            let data = match body.poll_data(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Some(Ok(data))) => data,
+                Poll::Ready(Some(Err(error))) => {
+                    tracing::debug!(%error, generation = %self.generation.context.id, "the stream broke");
+                    let failure = seen(FailureKind::Cut, "the provider broke the stream off");
+                    return Poll::Ready(Step::Broken(self.fail(failure, AttemptEnd::Cut)));
+                }
+                Poll::Ready(None) => {
+                    return Poll::Ready(match self.reader.end_into(&mut self.out) {
+                        Ok(()) => self.finish(),
+                        Err(failure) => Step::Broken(self.fail(failure, AttemptEnd::Cut)),
+                    });
+                }
+            };
+            let now = self.generation.now();
+            if let Some(target) = self.generation.target() {
+                target.metrics.inter_chunk.observe((now - self.last).as_secs_f64());
+            }
+            self.last = now;
+            match self.reader.push(data, &mut self.out) {
+                Ok(progress) if progress.finished => return Poll::Ready(self.finish()),
+                Ok(_) if self.out.is_empty() => {}
+                Ok(_) => return Poll::Ready(Step::More(self.take_out())),
+                Err(failure) => return Poll::Ready(Step::Broken(self.fail(failure, AttemptEnd::Cut))),
+            }
+        }
+    }
+
+    fn take_out(&mut self) -> Bytes {
+        let bytes = self.out.split().freeze();
+        self.generation.shared.metrics.response_bytes.inc_by(bytes.len() as u64);
+        bytes
+    }
+
+    /// The stream ended well: usage, cost, metadata and the end mark, in one piece with whatever is left.
+    fn finish(&mut self) -> Step {
+        let details = self.details();
+        self.generation.end_attempt(AttemptEnd::Success, details);
+        let bill = self.generation.bill(Ending::Completed, self.reader.facts());
+        if bill.estimated {
+            self.reader.assume_usage(crate::money::wire_usage(&bill.usage));
+        }
+        let cost = CostText::of(&bill.charge);
+        let metadata = self.generation.context.metadata_field.map(|_| explain::metadata(&self.generation, None));
+        let closing = Closing {
+            cost: Some(cost.as_cost()),
+            metadata: metadata.as_deref(),
+            metadata_field: self.generation.context.metadata_field.unwrap_or_default(),
+        };
+        self.reader.close(&closing, &mut self.out);
+        let end = End { ending: Ending::Completed, status: 200, error_type: "" };
+        self.generation.settle(end, self.reader.facts(), &bill);
+        Step::Last(self.take_out())
+    }
+
+    /// The stream failed after its first byte: the status cannot change any more, so the error goes out as an event.
+    fn fail(&mut self, failure: Failure, end: AttemptEnd) -> Bytes {
+        let details = AttemptDetails { retry_after: failure.retry_after, ..self.details() };
+        self.generation.end_attempt(end, details);
+        let error = EdgeError::midstream(&self.generation, failure);
+        let bill = self.generation.bill(Ending::Cut, self.reader.facts());
+        let fault = error.fault(&self.generation);
+        write_event(&mut self.out, &self.generation, &fault);
+        let end = End { ending: Ending::Cut, status: 200, error_type: fault.label() };
+        self.generation.settle(end, self.reader.facts(), &bill);
+        self.take_out()
+    }
+
+    fn details(&self) -> AttemptDetails {
+        let facts = self.reader.facts();
+        AttemptDetails {
+            status: Some(200),
+            retry_after: None,
+            rate: self.rate,
+            output_tokens: facts.usage.as_ref().and_then(|usage| u32::try_from(usage.completion_tokens).ok()),
+            upstream_id: facts.upstream_id.clone(),
+        }
+    }
+}
+
+impl Drop for Relaying {
+    fn drop(&mut self) {
+        self.generation.shared.metrics.streams.dec();
+        // Already settled unless the caller left: then what was delivered until now is what counts.
+        let details = self.details();
+        self.generation.end_attempt(AttemptEnd::Cancelled, details);
+        let bill = self.generation.bill(Ending::Cancelled, self.reader.facts());
+        let end = End { ending: Ending::Cancelled, status: 200, error_type: "cancelled" };
+        self.generation.settle(end, self.reader.facts(), &bill);
+    }
+}
+
+/// A failed request as the one event of a stream that has nothing else.
+fn error_event(generation: &mut Generation, error: &EdgeError) -> Bytes {
+    let fault = error.fault(generation);
+    let mut out = BytesMut::new();
+    write_event(&mut out, generation, &fault);
+    let facts = Facts::default();
+    let bill = generation.bill(Ending::Failed, &facts);
+    generation.settle(End { ending: Ending::Failed, status: 200, error_type: fault.label() }, &facts, &bill);
+    out.freeze()
+}
+
+fn write_event(out: &mut BytesMut, generation: &Generation, fault: &Fault) {
+    let stamp = match generation.target() {
+        Some(target) => generation.stamp(target),
+        None => Stamp {
+            generation_id: generation.context.id.clone(),
+            model: generation.state.model(generation.context.model).slug.clone(),
+            provider: generation.context.nothing.clone(),
+            created: generation.context.created_ms / 1000,
+        },
+    };
+    fault.with_body(|body| write_stream_error(&stamp, body, out));
+}
+
+/// Time for the last bytes of a finished upstream to come in; after it the connection is closed instead of used again.
+const LINGER: Duration = Duration::from_millis(100);

@@ -1,0 +1,38 @@
+//! What all requests of an edge share, on whatever worker they run.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use arc_swap::ArcSwap;
+use tidegate_runtime::clock::Clock;
+use tidegate_runtime::telemetry::Telemetry;
+
+use crate::access_log::AccessLog;
+use crate::affinity::AffinityTable;
+use crate::auth::FailureLimiter;
+use crate::config::EdgeConfig;
+use crate::generations::Generations;
+use crate::listener::Connections;
+use crate::metrics::Metrics;
+use crate::state::RoutingState;
+
+/// One per edge process.
+pub(crate) struct Shared {
+    pub(crate) config: EdgeConfig,
+    /// The configuration that new requests route by; running ones keep the one they began with.
+    pub(crate) state: ArcSwap<RoutingState>,
+    pub(crate) clock: Clock,
+    pub(crate) metrics: Metrics,
+    pub(crate) generations: Generations,
+    pub(crate) affinity: AffinityTable,
+    pub(crate) access_log: AccessLog,
+    pub(crate) auth_failures: FailureLimiter,
+    pub(crate) connections: Arc<Connections>,
+    pub(crate) in_flight: Arc<AtomicUsize>,
+    pub(crate) telemetry: Telemetry,
+    /// The configured region, and the empty string, as every record refers to them.
+    pub(crate) region: Arc<str>,
+    pub(crate) nothing: Arc<str>,
+    /// The OpenAPI document, rendered once.
+    pub(crate) openapi: bytes::Bytes,
+}

@@ -1,0 +1,146 @@
+//! Opening a connection: resolve, check the address, connect, TLS, HTTP handshake.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use thiserror::Error;
+use tidegate_runtime::Tasks;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::address::is_public;
+use super::body::SegmentBody;
+use super::origin::Origin;
+use crate::config::UpstreamHttp;
+
+/// A fresh connection, ready for its first request.
+pub(super) enum Connected {
+    Http1(http1::SendRequest<SegmentBody>),
+    Http2(http2::SendRequest<SegmentBody>),
+}
+
+/// How far a connection came before it failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ConnectStage {
+    Resolve,
+    Address,
+    Tcp,
+    Tls,
+    Http,
+}
+
+/// Why no connection could be opened.
+#[derive(Debug, Error)]
+#[error("connect to {host}:{port} ({stage:?}): {reason}")]
+pub(crate) struct ConnectError {
+    pub(crate) stage: ConnectStage,
+    host: String,
+    port: u16,
+    reason: String,
+}
+
+/// Opens one connection within the origin's connect timeout.
+pub(super) async fn connect(origin: &Origin, tasks: &Tasks) -> Result<Connected, ConnectError> {
+    let fail = |stage, reason: String| ConnectError { stage, host: origin.host.clone(), port: origin.port, reason };
+    let work = async {
+        let tcp = tcp(origin).await?;
+        let Some((config, name)) = &origin.tls else {
+            return match origin.http {
+                UpstreamHttp::Http2 => http2(tcp, tasks).await,
+                UpstreamHttp::Auto | UpstreamHttp::Http1 => http1(tcp, tasks).await,
+            }
+            .map_err(|error| fail(ConnectStage::Http, error.to_string()));
+        };
+        let tls = TlsConnector::from(config.clone())
+            .connect(name.clone(), tcp)
+            .await
+            .map_err(|error| fail(ConnectStage::Tls, error.to_string()))?;
+        let speaks_h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+        if speaks_h2 { http2(tls, tasks).await } else { http1(tls, tasks).await }
+            .map_err(|error| fail(ConnectStage::Http, error.to_string()))
+    };
+    match tokio::time::timeout(origin.connect_timeout, work).await {
+        Ok(result) => result,
+        Err(_) => Err(fail(ConnectStage::Tcp, format!("no connection within {:?}", origin.connect_timeout))),
+    }
+}
+
+async fn tcp(origin: &Origin) -> Result<TcpStream, ConnectError> {
+    let fail = |stage, reason: String| ConnectError { stage, host: origin.host.clone(), port: origin.port, reason };
+    let addresses: Vec<SocketAddr> = match origin.host.parse::<IpAddr>() {
+        Ok(address) => vec![SocketAddr::new(address, origin.port)],
+        Err(_) => tokio::net::lookup_host((origin.host.as_str(), origin.port))
+            .await
+            .map_err(|error| fail(ConnectStage::Resolve, error.to_string()))?
+            .collect(),
+    };
+    let mut allowed = addresses.iter().filter(|address| origin.allow_private || is_public(address.ip())).peekable();
+    if allowed.peek().is_none() {
+        let reason = match addresses.first() {
+            None => return Err(fail(ConnectStage::Resolve, "the name has no address".to_owned())),
+            Some(address) => {
+                format!("{} is not a public address; set `allow_private_addresses: true` on this provider if that is meant", address.ip())
+            }
+        };
+        return Err(fail(ConnectStage::Address, reason));
+    }
+    let mut last = None;
+    for address in allowed {
+        match tokio::time::timeout(PER_ADDRESS, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
+                // Nagle and delayed acknowledgements together cost 40 ms per small write.
+                if let Err(error) = stream.set_nodelay(true) {
+                    return Err(fail(ConnectStage::Tcp, error.to_string()));
+                }
+                return Ok(stream);
+            }
+            Ok(Err(error)) => last = Some(format!("{address}: {error}")),
+            Err(_) => last = Some(format!("{address}: no answer within {PER_ADDRESS:?}")),
+        }
+    }
+    Err(fail(ConnectStage::Tcp, last.unwrap_or_default()))
+}
+
+async fn http1<S>(stream: S, tasks: &Tasks) -> Result<Connected, hyper::Error>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = http1::Builder::new().max_buf_size(READ_BUFFER).handshake::<_, SegmentBody>(TokioIo::new(stream)).await?;
+    // Ends when the provider closes, or when the sender and the response body are gone.
+    tasks.spawn("upstream-http1", async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "upstream connection ended");
+        }
+    });
+    Ok(Connected::Http1(sender))
+}
+
+async fn http2<S>(stream: S, tasks: &Tasks) -> Result<Connected, hyper::Error>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .adaptive_window(true)
+        .keep_alive_interval(HTTP2_PING)
+        .keep_alive_timeout(HTTP2_PING_TIMEOUT)
+        .handshake::<_, SegmentBody>(TokioIo::new(stream))
+        .await?;
+    // Ends when the provider closes, or when every sender and response body is gone.
+    tasks.spawn("upstream-http2", async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "upstream connection ended");
+        }
+    });
+    Ok(Connected::Http2(sender))
+}
+
+/// Time for one of several addresses of a name, so that a dead one leaves time for the next.
+const PER_ADDRESS: Duration = Duration::from_secs(3);
+/// Bytes of an answer that may wait in a connection: bounds memory per stream, and exerts back-pressure beyond it.
+const READ_BUFFER: usize = 64 * 1024;
+/// HTTP/2 connections are long-lived; a ping finds a dead one before a request does.
+const HTTP2_PING: Duration = Duration::from_secs(20);
+const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,0 +1,188 @@
+//! Idle connections of one worker thread, by origin.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::response::Parts;
+use hyper::client::conn::{http1, http2};
+use parking_lot::Mutex;
+use thiserror::Error;
+use tidegate_runtime::Tasks;
+
+use super::body::{ResponseBody, SegmentBody};
+use super::connect::{ConnectError, Connected, connect};
+use super::origin::Origin;
+use super::outgoing::Outgoing;
+
+/// Why a request got no response head.
+#[derive(Debug, Error)]
+pub(crate) enum SendError {
+    /// No connection; the provider has not seen the request.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The connection broke before the response head.
+    #[error("the connection broke before an answer came: {0}")]
+    Broken(#[from] hyper::Error),
+}
+
+/// Connections of one worker. The mutex is only contended when the runtime is shared; it is never held across an await.
+pub(crate) struct Pool {
+    /// Owns the tasks that drive the connections.
+    tasks: Tasks,
+    origins: Mutex<HashMap<u32, Connections>>,
+}
+
+#[derive(Default)]
+struct Connections {
+    /// Most recently used last: the busy ones stay warm, the others expire.
+    http1: Vec<Idle>,
+    http2: Option<http2::SendRequest<SegmentBody>>,
+}
+
+struct Idle {
+    sender: http1::SendRequest<SegmentBody>,
+    since: Instant,
+    expires_after: Duration,
+}
+
+/// An HTTP/1.1 connection in use; see [`ResponseBody`] for when it comes back.
+pub(crate) struct Lease {
+    pool: Arc<Pool>,
+    origin: Arc<Origin>,
+    sender: http1::SendRequest<SegmentBody>,
+}
+
+impl std::fmt::Debug for Lease {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Lease").field("provider", &self.origin.provider).finish_non_exhaustive()
+    }
+}
+
+impl Pool {
+    pub(crate) fn new(tasks: Tasks) -> Arc<Self> {
+        Arc::new(Self { tasks, origins: Mutex::default() })
+    }
+
+    /// Sends a request and waits for the response head. Dropping the future closes the connection it used.
+    pub(crate) async fn send(self: &Arc<Self>, origin: &Arc<Origin>, outgoing: &Outgoing) -> Result<(Parts, ResponseBody), SendError> {
+        loop {
+            match self.take(origin) {
+                Some(Taken::Http2(mut sender)) => {
+                    if sender.ready().await.is_err() {
+                        self.forget_http2(origin);
+                        continue;
+                    }
+                    let (parts, body) = sender.send_request(outgoing.http2(origin)).await?.into_parts();
+                    return Ok((parts, ResponseBody::new(body, None)));
+                }
+                Some(Taken::Http1(mut sender)) => {
+                    // The connection task may not have seen the end of the last answer yet, or may have seen the provider close.
+                    if sender.ready().await.is_err() {
+                        continue;
+                    }
+                    let sent = Instant::now();
+                    match sender.try_send_request(outgoing.http1(origin)).await {
+                        Ok(response) => return Ok(self.lease(origin, sender, response)),
+                        // Closed by the provider while idle or while we wrote: no verdict about the provider, one fresh try.
+                        Err(mut error) => {
+                            if error.take_message().is_some() || sent.elapsed() < STALE_WITHIN {
+                                break;
+                            }
+                            return Err(error.into_error().into());
+                        }
+                    }
+                }
+                None => break,
+            }
+        }
+        match connect(origin, &self.tasks).await? {
+            Connected::Http1(mut sender) => {
+                let response = sender.send_request(outgoing.http1(origin)).await?;
+                Ok(self.lease(origin, sender, response))
+            }
+            Connected::Http2(mut sender) => {
+                self.remember_http2(origin, sender.clone());
+                let (parts, body) = sender.send_request(outgoing.http2(origin)).await?.into_parts();
+                Ok((parts, ResponseBody::new(body, None)))
+            }
+        }
+    }
+
+    /// Drops connections that have been idle for too long or were closed. Called now and then by the worker.
+    pub(crate) fn sweep(&self, now: Instant) {
+        self.origins.lock().retain(|_, connections| {
+            connections.http1.retain(|idle| !idle.sender.is_closed() && now.saturating_duration_since(idle.since) < idle.expires_after);
+            if connections.http2.as_ref().is_some_and(http2::SendRequest::is_closed) {
+                connections.http2 = None;
+            }
+            !connections.http1.is_empty() || connections.http2.is_some()
+        });
+    }
+
+    /// Number of idle HTTP/1.1 connections.
+    pub(crate) fn idle(&self) -> usize {
+        self.origins.lock().values().map(|connections| connections.http1.len()).sum()
+    }
+
+    fn lease(
+        self: &Arc<Self>,
+        origin: &Arc<Origin>,
+        sender: http1::SendRequest<SegmentBody>,
+        response: http::Response<hyper::body::Incoming>,
+    ) -> (Parts, ResponseBody) {
+        let (parts, body) = response.into_parts();
+        let lease = Lease { pool: Arc::clone(self), origin: Arc::clone(origin), sender };
+        (parts, ResponseBody::new(body, Some(lease)))
+    }
+
+    fn take(&self, origin: &Origin) -> Option<Taken> {
+        let mut origins = self.origins.lock();
+        let connections = origins.get_mut(&origin.id)?;
+        if let Some(sender) = &connections.http2 {
+            if !sender.is_closed() {
+                return Some(Taken::Http2(sender.clone()));
+            }
+            connections.http2 = None;
+        }
+        while let Some(idle) = connections.http1.pop() {
+            if !idle.sender.is_closed() {
+                return Some(Taken::Http1(idle.sender));
+            }
+        }
+        None
+    }
+
+    fn remember_http2(&self, origin: &Origin, sender: http2::SendRequest<SegmentBody>) {
+        self.origins.lock().entry(origin.id).or_default().http2 = Some(sender);
+    }
+
+    fn forget_http2(&self, origin: &Origin) {
+        if let Some(connections) = self.origins.lock().get_mut(&origin.id) {
+            connections.http2 = None;
+        }
+    }
+}
+
+enum Taken {
+    Http1(http1::SendRequest<SegmentBody>),
+    Http2(http2::SendRequest<SegmentBody>),
+}
+
+impl Lease {
+    /// Puts the connection back; it is checked for life when it is taken again.
+    pub(super) fn give_back(self) {
+        let Self { pool, origin, sender } = self;
+        if sender.is_closed() {
+            return;
+        }
+        let mut origins = pool.origins.lock();
+        let connections = origins.entry(origin.id).or_default();
+        if connections.http1.len() < origin.idle_connections {
+            connections.http1.push(Idle { sender, since: Instant::now(), expires_after: origin.idle_timeout });
+        }
+    }
+}
+
+/// A kept-alive connection that the provider closed shows it at once; a later break is a failure of the request.
+const STALE_WITHIN: Duration = Duration::from_secs(1);
