@@ -65,12 +65,7 @@ impl Answer {
             text: Vec::new(),
             calls: Vec::new(),
             finish: Finish::Stop,
-            usage: Usage {
-                prompt: ask.prompt_tokens(),
-                cached: cached.read,
-                cache_write: cached.written,
-                ..Usage::default()
-            },
+            usage: Usage { prompt: ask.prompt_tokens(), cached: cached.read, cache_write: cached.written, ..Usage::default() },
         };
         match words {
             Words::None => return answer,
@@ -126,9 +121,7 @@ impl Call {
 fn written(ask: &Ask, seed: u64, random: &mut fastrand::Rng) -> Vec<String> {
     match &ask.format {
         Format::Text => text::answer(seed, &ask.question),
-        Format::Json => {
-            text::pieces(&json!({"answer": text::answer(seed, &ask.question).concat()}).to_string())
-        }
+        Format::Json => text::pieces(&json!({"answer": text::answer(seed, &ask.question).concat()}).to_string()),
         Format::Schema(schema) => text::pieces(&schema::instance(schema, random).to_string()),
     }
 }
@@ -152,31 +145,18 @@ fn calls(ask: &Ask, random: &mut fastrand::Rng) -> Vec<Call> {
     }
     chosen
         .into_iter()
-        .map(|tool| Call {
-            number: random.u64(..),
-            name: tool.name.clone(),
-            arguments: arguments(tool, random).to_string(),
-        })
+        .map(|tool| Call { number: random.u64(..), name: tool.name.clone(), arguments: arguments(tool, random).to_string() })
         .collect()
 }
 
 /// The tools that the question names, or else the first one.
 fn named_or_first<'a>(ask: &'a Ask, question: &str) -> Vec<&'a Tool> {
-    let named: Vec<&Tool> = ask
-        .tools
-        .iter()
-        .filter(|tool| names(question, tool))
-        .collect();
-    if named.is_empty() {
-        ask.tools.iter().take(1).collect()
-    } else {
-        named
-    }
+    let named: Vec<&Tool> = ask.tools.iter().filter(|tool| names(question, tool)).collect();
+    if named.is_empty() { ask.tools.iter().take(1).collect() } else { named }
 }
 
 fn wants_tool(ask: &Ask, question: &str) -> bool {
-    TOOL_WORDS.iter().any(|word| question.contains(word))
-        || ask.tools.iter().any(|tool| names(question, tool))
+    TOOL_WORDS.iter().any(|word| question.contains(word)) || ask.tools.iter().any(|tool| names(question, tool))
 }
 
 fn names(question: &str, tool: &Tool) -> bool {
@@ -196,12 +176,5 @@ fn length(tokens: &[String]) -> u32 {
     u32::try_from(tokens.len()).unwrap_or(u32::MAX)
 }
 
-const TOOL_WORDS: [&str; 6] = [
-    "tool",
-    "weather",
-    "look up",
-    "search",
-    "function",
-    "calculate",
-];
+const TOOL_WORDS: [&str; 6] = ["tool", "weather", "look up", "search", "function", "calculate"];
 const PARALLEL_WORDS: [&str; 3] = ["parallel", "both", "two places"];

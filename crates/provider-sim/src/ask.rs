@@ -76,10 +76,7 @@ pub(crate) fn prefixes<'v>(model: &str, parts: impl IntoIterator<Item = &'v Valu
             fold(part, &mut hasher, &mut characters);
             // What surrounds a message costs about three tokens, and so does a token four characters.
             characters += 12;
-            Prefix {
-                hash: hasher.finish(),
-                tokens: u32::try_from(characters / 4).unwrap_or(u32::MAX),
-            }
+            Prefix { hash: hasher.finish(), tokens: u32::try_from(characters / 4).unwrap_or(u32::MAX) }
         })
         .collect()
 }
@@ -88,11 +85,7 @@ fn fold(value: &Value, hasher: &mut DefaultHasher, characters: &mut usize) {
     match value {
         Value::String(text) => {
             text.hash(hasher);
-            *characters += if is_media(text) {
-                MEDIA_CHARACTERS
-            } else {
-                text.len()
-            };
+            *characters += if is_media(text) { MEDIA_CHARACTERS } else { text.len() };
         }
         Value::Array(items) => items.iter().for_each(|item| fold(item, hasher, characters)),
         Value::Object(fields) => {
@@ -117,10 +110,7 @@ pub(crate) fn text_of(content: &Value) -> String {
     match content {
         Value::String(text) => text.clone(),
         Value::Array(parts) => {
-            let texts: Vec<&str> = parts
-                .iter()
-                .filter_map(|part| part.get("text")?.as_str())
-                .collect();
+            let texts: Vec<&str> = parts.iter().filter_map(|part| part.get("text")?.as_str()).collect();
             texts.join("\n")
         }
         _ => String::new(),
@@ -137,9 +127,7 @@ pub(crate) fn token_count(value: Option<&Value>) -> Option<u32> {
 pub(crate) fn holds_field(value: &Value, name: &str) -> bool {
     match value {
         Value::Array(items) => items.iter().any(|item| holds_field(item, name)),
-        Value::Object(fields) => fields
-            .iter()
-            .any(|(key, field)| key == name || holds_field(field, name)),
+        Value::Object(fields) => fields.iter().any(|(key, field)| key == name || holds_field(field, name)),
         _ => false,
     }
 }
@@ -155,10 +143,7 @@ mod tests {
 
     #[test]
     fn a_longer_conversation_begins_with_the_shorter() {
-        let short = [
-            json!({"role": "user", "content": "one"}),
-            json!({"role": "assistant", "content": "two"}),
-        ];
+        let short = [json!({"role": "user", "content": "one"}), json!({"role": "assistant", "content": "two"})];
         let mut long = short.to_vec();
         long.push(json!({"role": "user", "content": "three"}));
         long[0]["cache_control"] = json!({"type": "ephemeral"});

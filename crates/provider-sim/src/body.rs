@@ -19,10 +19,7 @@ use crate::state::Serving;
 #[derive(Debug)]
 pub(crate) enum SimBody {
     /// All at once.
-    Whole {
-        bytes: Option<Bytes>,
-        serving: Serving,
-    },
+    Whole { bytes: Option<Bytes>, serving: Serving },
     /// Event by event.
     Stream(Box<Stream>),
 }
@@ -46,10 +43,7 @@ pub(crate) enum Events {
     /// Made for this request.
     Made(Vec<Due>),
     /// The same for all; the first one is due after the delay.
-    Fixed {
-        answer: Arc<FixedAnswer>,
-        delay: Duration,
-    },
+    Fixed { answer: Arc<FixedAnswer>, delay: Duration },
 }
 
 /// An event and when it is due, counted from the head.
@@ -72,23 +66,12 @@ pub(crate) enum End {
 
 impl SimBody {
     pub(crate) fn whole(bytes: Bytes, serving: Serving) -> Self {
-        Self::Whole {
-            bytes: Some(bytes),
-            serving,
-        }
+        Self::Whole { bytes: Some(bytes), serving }
     }
 
     pub(crate) fn stream(events: Events, end: End, mut serving: Serving) -> Self {
         serving.streams();
-        Self::Stream(Box::new(Stream {
-            events,
-            next: 0,
-            began: Instant::now(),
-            sleep: None,
-            end,
-            flushed: false,
-            serving,
-        }))
+        Self::Stream(Box::new(Stream { events, next: 0, began: Instant::now(), sleep: None, end, flushed: false, serving }))
     }
 }
 
@@ -96,10 +79,7 @@ impl Body for SimBody {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match self.get_mut() {
             Self::Whole { bytes, serving } => {
                 let bytes = bytes.take();
@@ -116,9 +96,7 @@ impl Body for SimBody {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Whole { bytes, .. } => {
-                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
-            }
+            Self::Whole { bytes, .. } => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Self::Stream(_) => SizeHint::default(),
         }
     }
@@ -143,9 +121,7 @@ impl Stream {
         if Instant::now() >= due {
             return Poll::Ready(());
         }
-        let sleep = self
-            .sleep
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
         if sleep.deadline() != due {
             sleep.as_mut().reset(due);
         }

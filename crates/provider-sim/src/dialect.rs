@@ -36,12 +36,7 @@ pub(crate) struct Trouble {
 
 impl Trouble {
     pub(crate) fn invalid(message: impl Into<String>, param: Option<&'static str>) -> Self {
-        Self {
-            status: 400,
-            message: message.into(),
-            param,
-            code: None,
-        }
+        Self { status: 400, message: message.into(), param, code: None }
     }
 
     /// A status that came about by itself.
@@ -55,21 +50,11 @@ impl Trouble {
             400..500 => "The request was refused.",
             _ => "The server had an error while processing the request.",
         };
-        Self {
-            status,
-            message: message.to_owned(),
-            param: None,
-            code: None,
-        }
+        Self { status, message: message.to_owned(), param: None, code: None }
     }
 
     pub(crate) fn unknown_model(model: &str) -> Self {
-        Self {
-            status: 404,
-            message: format!("The model `{model}` does not exist."),
-            param: Some("model"),
-            code: Some("model_not_found"),
-        }
+        Self { status: 404, message: format!("The model `{model}` does not exist."), param: Some("model"), code: Some("model_not_found") }
     }
 
     pub(crate) fn context_length(limit: u32, asked: u32) -> Self {
@@ -118,11 +103,7 @@ pub(crate) enum Route {
 
 impl Route {
     pub(crate) fn of(method: &http::Method, path: &str) -> Self {
-        let generate = |dialect| Self::Generate {
-            dialect,
-            path_model: None,
-            path_stream: false,
-        };
+        let generate = |dialect| Self::Generate { dialect, path_model: None, path_stream: false };
         if *method == http::Method::GET {
             return match path {
                 _ if !path.ends_with("/models") => Self::Nowhere,
@@ -139,10 +120,7 @@ impl Route {
         if path.ends_with("/v1/messages") {
             return generate(Dialect::AnthropicMessages);
         }
-        let Some((model, action)) = path
-            .split_once("/models/")
-            .and_then(|(_, rest)| rest.rsplit_once(':'))
-        else {
+        let Some((model, action)) = path.split_once("/models/").and_then(|(_, rest)| rest.rsplit_once(':')) else {
             return Self::Nowhere;
         };
         let path_stream = match action {
@@ -150,11 +128,7 @@ impl Route {
             "streamGenerateContent" => true,
             _ => return Self::Nowhere,
         };
-        Self::Generate {
-            dialect: Dialect::Gemini,
-            path_model: Some(model.to_owned()),
-            path_stream,
-        }
+        Self::Generate { dialect: Dialect::Gemini, path_model: Some(model.to_owned()), path_stream }
     }
 }
 
@@ -207,18 +181,11 @@ impl Dialect {
     /// An event whose JSON breaks off.
     pub(crate) fn broken_event(self) -> Event {
         let text: &[u8] = match self {
-            Self::OpenaiChat => {
-                b"data: {\"id\":\"chatcmpl-broken\",\"choices\":[{\"delta\":{\"cont\n\n"
-            }
-            Self::AnthropicMessages => {
-                b"event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\n\n"
-            }
+            Self::OpenaiChat => b"data: {\"id\":\"chatcmpl-broken\",\"choices\":[{\"delta\":{\"cont\n\n",
+            Self::AnthropicMessages => b"event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\n\n",
             Self::Gemini => b"data: {\"candidates\":[{\"content\":{\"par\n\n",
         };
-        Event {
-            bytes: Bytes::from_static(text),
-            tokens: 0,
-        }
+        Event { bytes: Bytes::from_static(text), tokens: 0 }
     }
 
     /// The headers that tell how a caller stands.
@@ -251,20 +218,12 @@ impl Dialect {
 
 /// A server-sent event without a name.
 fn data(value: &Value, tokens: u32) -> Event {
-    Event {
-        bytes: Bytes::from(format!("data: {value}\n\n")),
-        tokens,
-    }
+    Event { bytes: Bytes::from(format!("data: {value}\n\n")), tokens }
 }
 
 /// Tokens in groups of so many, joined, with their number.
 fn grouped(tokens: &[String], per_group: usize) -> impl Iterator<Item = (String, u32)> {
-    tokens.chunks(per_group.max(1)).map(|group| {
-        (
-            group.concat(),
-            u32::try_from(group.len()).unwrap_or(u32::MAX),
-        )
-    })
+    tokens.chunks(per_group.max(1)).map(|group| (group.concat(), u32::try_from(group.len()).unwrap_or(u32::MAX)))
 }
 
 #[cfg(test)]
@@ -280,28 +239,15 @@ mod tests {
             _ => None,
         };
         assert_eq!(dialect("/v1/chat/completions"), Some(Dialect::OpenaiChat));
-        assert_eq!(
-            dialect("/openai/deployments/x/chat/completions"),
-            Some(Dialect::OpenaiChat)
-        );
+        assert_eq!(dialect("/openai/deployments/x/chat/completions"), Some(Dialect::OpenaiChat));
         assert_eq!(dialect("/v1/messages"), Some(Dialect::AnthropicMessages));
         assert_eq!(dialect("/v1/messages/count_tokens"), None);
         assert_eq!(
             Route::of(&Method::POST, "/v1beta/models/gem-1:streamGenerateContent"),
-            Route::Generate {
-                dialect: Dialect::Gemini,
-                path_model: Some("gem-1".to_owned()),
-                path_stream: true
-            }
+            Route::Generate { dialect: Dialect::Gemini, path_model: Some("gem-1".to_owned()), path_stream: true }
         );
-        assert_eq!(
-            Route::of(&Method::GET, "/v1/models"),
-            Route::Models(Dialect::OpenaiChat)
-        );
-        assert_eq!(
-            Route::of(&Method::GET, "/v1beta/models"),
-            Route::Models(Dialect::Gemini)
-        );
+        assert_eq!(Route::of(&Method::GET, "/v1/models"), Route::Models(Dialect::OpenaiChat));
+        assert_eq!(Route::of(&Method::GET, "/v1beta/models"), Route::Models(Dialect::Gemini));
         assert_eq!(Route::of(&Method::DELETE, "/v1/messages"), Route::Nowhere);
     }
 }

@@ -60,12 +60,7 @@ pub struct FaultRule {
 impl FaultRule {
     /// To every request, always.
     pub fn always(fault: Fault) -> Self {
-        Self {
-            fault,
-            ratio: 1.0,
-            schedule: Schedule::Always,
-            model: None,
-        }
+        Self { fault, ratio: 1.0, schedule: Schedule::Always, model: None }
     }
 
     /// Only to a share of the requests, 0 to 1.
@@ -115,11 +110,7 @@ impl Schedule {
     pub fn is_down(&self, since_start: Duration) -> bool {
         match *self {
             Self::Always => true,
-            Self::Every {
-                period,
-                down,
-                phase,
-            } => match since_start.checked_sub(phase) {
+            Self::Every { period, down, phase } => match since_start.checked_sub(phase) {
                 None => false,
                 Some(_) if period.is_zero() => !down.is_zero(),
                 Some(elapsed) => within(elapsed, period) < down,
@@ -129,12 +120,7 @@ impl Schedule {
 
     /// When that will be otherwise, counted from the start; `None` if never.
     pub(crate) fn next_change(&self, since_start: Duration) -> Option<Duration> {
-        let Self::Every {
-            period,
-            down,
-            phase,
-        } = *self
-        else {
+        let Self::Every { period, down, phase } = *self else {
             return None;
         };
         let Some(elapsed) = since_start.checked_sub(phase) else {
@@ -145,14 +131,7 @@ impl Schedule {
         }
         let within = within(elapsed, period);
         let begun = since_start - within;
-        Some(
-            begun
-                + if within < down.min(period) {
-                    down.min(period)
-                } else {
-                    period
-                },
-        )
+        Some(begun + if within < down.min(period) { down.min(period) } else { period })
     }
 }
 
@@ -171,16 +150,8 @@ pub(crate) struct Misfortune {
 }
 
 impl Misfortune {
-    pub(crate) fn draw(
-        rules: &[FaultRule],
-        since_start: Duration,
-        model: &str,
-        random: &mut fastrand::Rng,
-    ) -> Self {
-        let mut drawn = Self {
-            fault: None,
-            slowness: 1.0,
-        };
+    pub(crate) fn draw(rules: &[FaultRule], since_start: Duration, model: &str, random: &mut fastrand::Rng) -> Self {
+        let mut drawn = Self { fault: None, slowness: 1.0 };
         for rule in rules.iter().filter(|rule| rule.applies(since_start, model)) {
             if random.f64() >= rule.ratio {
                 continue;
@@ -200,18 +171,12 @@ impl Misfortune {
 
 /// Whether nobody should be listening.
 pub(crate) fn refuses(rules: &[FaultRule], since_start: Duration) -> bool {
-    rules
-        .iter()
-        .any(|rule| rule.fault == Fault::Refuse && rule.schedule.is_down(since_start))
+    rules.iter().any(|rule| rule.fault == Fault::Refuse && rule.schedule.is_down(since_start))
 }
 
 /// When [`refuses`] may change, counted from the start.
 pub(crate) fn next_refusal_change(rules: &[FaultRule], since_start: Duration) -> Option<Duration> {
-    rules
-        .iter()
-        .filter(|rule| rule.fault == Fault::Refuse)
-        .filter_map(|rule| rule.schedule.next_change(since_start))
-        .min()
+    rules.iter().filter(|rule| rule.fault == Fault::Refuse).filter_map(|rule| rule.schedule.next_change(since_start)).min()
 }
 
 #[cfg(test)]
@@ -222,11 +187,7 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    const TIDE: Schedule = Schedule::Every {
-        period: seconds(25),
-        down: seconds(8),
-        phase: seconds(10),
-    };
+    const TIDE: Schedule = Schedule::Every { period: seconds(25), down: seconds(8), phase: seconds(10) };
 
     #[test]
     fn a_schedule_comes_and_goes() {
@@ -242,10 +203,7 @@ mod tests {
             let change = TIDE.next_change(now).unwrap();
             assert!(change > now);
             assert_ne!(TIDE.is_down(change), TIDE.is_down(now), "at {at}");
-            assert_eq!(
-                TIDE.is_down(change - Duration::from_millis(1)),
-                TIDE.is_down(now)
-            );
+            assert_eq!(TIDE.is_down(change - Duration::from_millis(1)), TIDE.is_down(now));
         }
         assert_eq!(Schedule::Always.next_change(seconds(1)), None);
     }
@@ -269,13 +227,7 @@ mod tests {
     fn a_rule_for_one_model_spares_the_others() {
         let rules = [FaultRule::always(Fault::Empty).for_model("a")];
         let mut random = fastrand::Rng::with_seed(1);
-        assert_eq!(
-            Misfortune::draw(&rules, seconds(0), "b", &mut random).fault,
-            None
-        );
-        assert_eq!(
-            Misfortune::draw(&rules, seconds(0), "a", &mut random).fault,
-            Some(Fault::Empty)
-        );
+        assert_eq!(Misfortune::draw(&rules, seconds(0), "b", &mut random).fault, None);
+        assert_eq!(Misfortune::draw(&rules, seconds(0), "a", &mut random).fault, Some(Fault::Empty));
     }
 }

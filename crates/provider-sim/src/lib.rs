@@ -12,10 +12,13 @@
 mod answer;
 mod ask;
 mod body;
+mod deliver;
 mod dialect;
+mod exchange;
 mod fault;
 mod prompt_cache;
 mod rate_limit;
+mod recorded;
 mod schema;
 mod script;
 mod server;
@@ -27,10 +30,11 @@ mod text;
 
 pub use dialect::Dialect;
 pub use fault::{Fault, FaultRule, Schedule};
+pub use recorded::RecordedRequest;
 pub use script::{Script, ScriptError};
 pub use sim::{Sim, SimHandle};
 pub use spec::{Answering, FixedAnswer, PromptCacheSpec, RateLimitSpec, SimSpec, Timing};
-pub use state::{Disconnect, RecordedRequest, Stats};
+pub use state::{Disconnect, Stats};
 
 #[cfg(test)]
 mod tests;

@@ -21,18 +21,8 @@ pub(crate) struct PromptCache {
 
 impl PromptCache {
     /// Looks the prompt up and leaves it in the cache.
-    pub(crate) fn read(
-        &mut self,
-        prompt: &[Prefix],
-        spec: PromptCacheSpec,
-        now: Instant,
-    ) -> Cached {
-        let cacheable = || {
-            prompt
-                .iter()
-                .rev()
-                .filter(|prefix| prefix.tokens >= spec.minimum)
-        };
+    pub(crate) fn read(&mut self, prompt: &[Prefix], spec: PromptCacheSpec, now: Instant) -> Cached {
+        let cacheable = || prompt.iter().rev().filter(|prefix| prefix.tokens >= spec.minimum);
         let fresh = |prefix: &&Prefix| {
             let used = self.used.get(&prefix.hash);
             used.is_some_and(|used| now.saturating_duration_since(*used) < spec.lifetime)
@@ -40,18 +30,13 @@ impl PromptCache {
         let read = cacheable().find(fresh).map_or(0, |prefix| prefix.tokens);
         let whole = cacheable().next().map_or(0, |prefix| prefix.tokens);
         if self.used.len() > MOST_PREFIXES {
-            self.used
-                .retain(|_, used| now.saturating_duration_since(*used) < spec.lifetime);
+            self.used.retain(|_, used| now.saturating_duration_since(*used) < spec.lifetime);
         }
         if self.used.len() > MOST_PREFIXES {
             self.used.clear();
         }
-        self.used
-            .extend(cacheable().map(|prefix| (prefix.hash, now)));
-        Cached {
-            read,
-            written: whole - read,
-        }
+        self.used.extend(cacheable().map(|prefix| (prefix.hash, now)));
+        Cached { read, written: whole - read }
     }
 }
 
@@ -69,27 +54,9 @@ mod tests {
         let spec = PromptCacheSpec::default();
         let start = Instant::now();
         let mut cache = PromptCache::default();
-        assert_eq!(
-            cache.read(&prompt[..2], spec, start),
-            Cached {
-                read: 0,
-                written: 100
-            }
-        );
-        assert_eq!(
-            cache.read(&prompt, spec, start),
-            Cached {
-                read: 100,
-                written: 100
-            }
-        );
-        assert_eq!(
-            cache.read(&prompt, spec, start + spec.lifetime / 2),
-            Cached {
-                read: 200,
-                written: 0
-            }
-        );
+        assert_eq!(cache.read(&prompt[..2], spec, start), Cached { read: 0, written: 100 });
+        assert_eq!(cache.read(&prompt, spec, start), Cached { read: 100, written: 100 });
+        assert_eq!(cache.read(&prompt, spec, start + spec.lifetime / 2), Cached { read: 200, written: 0 });
         assert_eq!(cache.read(&prompt, spec, start + spec.lifetime * 2).read, 0);
         assert_eq!(cache.read(&prompt[..1], spec, start), Cached::default());
     }

@@ -34,8 +34,7 @@ impl RateLimit {
                 *self.began.insert(now)
             }
         };
-        let exceeded =
-            self.requests >= spec.requests || self.tokens.saturating_add(tokens) > spec.tokens;
+        let exceeded = self.requests >= spec.requests || self.tokens.saturating_add(tokens) > spec.tokens;
         if !exceeded {
             self.requests += 1;
             self.tokens += tokens;
@@ -58,19 +57,13 @@ mod tests {
 
     #[test]
     fn a_minute_holds_so_much_and_then_begins_anew() {
-        let spec = RateLimitSpec {
-            requests: 2,
-            tokens: 100,
-        };
+        let spec = RateLimitSpec { requests: 2, tokens: 100 };
         let start = Instant::now();
         let mut limit = RateLimit::default();
         assert!(!limit.take(spec, 60, start).exceeded);
         assert!(limit.take(spec, 60, start).exceeded, "tokens");
         let second = limit.take(spec, 10, start + Duration::from_secs(20));
-        assert_eq!(
-            (second.requests_left, second.tokens_left, second.reset),
-            (0, 30, Duration::from_secs(40))
-        );
+        assert_eq!((second.requests_left, second.tokens_left, second.reset), (0, 30, Duration::from_secs(40)));
         assert!(limit.take(spec, 1, start).exceeded, "requests");
         assert!(!limit.take(spec, 1, start + MINUTE).exceeded);
     }

@@ -9,11 +9,7 @@ use crate::text;
 
 /// A value for the schema; equal random numbers give equal values.
 pub(crate) fn instance(schema: &Value, random: &mut fastrand::Rng) -> Value {
-    Generator {
-        root: schema,
-        random,
-    }
-    .value(schema, 0)
+    Generator { root: schema, random }.value(schema, 0)
 }
 
 struct Generator<'a> {
@@ -31,10 +27,7 @@ impl Generator<'_> {
         }
         if let Some(target) = schema.get("$ref").and_then(Value::as_str) {
             // A reference that leads nowhere, or around in circles, is the author's mistake; anything is as good as anything.
-            let found = target
-                .strip_prefix('#')
-                .and_then(|pointer| self.root.pointer(pointer))
-                .cloned();
+            let found = target.strip_prefix('#').and_then(|pointer| self.root.pointer(pointer)).cloned();
             return match found {
                 Some(found) if depth < DEEPEST * 4 => self.value(&found, depth + 1),
                 _ => Value::Null,
@@ -43,11 +36,7 @@ impl Generator<'_> {
         for keyword in ["anyOf", "oneOf"] {
             if let Some(choices) = schema.get(keyword).and_then(Value::as_array) {
                 // The last one when deep: recursive schemas put the way out there (`null`) as often as not.
-                let choice = if depth > DEEPEST {
-                    cheapest(choices)
-                } else {
-                    choices.first()
-                };
+                let choice = if depth > DEEPEST { cheapest(choices) } else { choices.first() };
                 return choice.map_or(Value::Null, |choice| self.value(choice, depth + 1));
             }
         }
@@ -70,8 +59,7 @@ impl Generator<'_> {
         let mut made = Map::new();
         if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
             for (name, property) in properties {
-                let wanted =
-                    required.contains(&name.as_str()) || (depth < DEEPEST && self.random.bool());
+                let wanted = required.contains(&name.as_str()) || (depth < DEEPEST && self.random.bool());
                 if wanted {
                     made.insert(name.clone(), self.value(property, depth + 1));
                 }
@@ -79,10 +67,7 @@ impl Generator<'_> {
         }
         for name in required {
             if !made.contains_key(name) {
-                made.insert(
-                    name.to_owned(),
-                    Value::String(text::noun(self.random).to_owned()),
-                );
+                made.insert(name.to_owned(), Value::String(text::noun(self.random).to_owned()));
             }
         }
         made
@@ -97,21 +82,12 @@ impl Generator<'_> {
                 value => other = Some(value),
             }
         }
-        if made.is_empty() {
-            other.unwrap_or(Value::Object(made))
-        } else {
-            Value::Object(made)
-        }
+        if made.is_empty() { other.unwrap_or(Value::Object(made)) } else { Value::Object(made) }
     }
 
     fn array(&mut self, schema: &Value, depth: usize) -> Value {
         let mut items: Vec<Value> = Vec::new();
-        for item in schema
-            .get("prefixItems")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-        {
+        for item in schema.get("prefixItems").and_then(Value::as_array).into_iter().flatten() {
             items.push(self.value(item, depth + 1));
         }
         let least = count(schema, "minItems").unwrap_or(0);
@@ -119,14 +95,8 @@ impl Generator<'_> {
         let usual = if depth < DEEPEST { 2 } else { 0 };
         let wanted = usual.max(least).min(most).min(MOST_ITEMS);
         let any = json!({"type": "string"});
-        let item = schema
-            .get("items")
-            .filter(|items| items.is_object())
-            .unwrap_or(&any);
-        let unique = schema
-            .get("uniqueItems")
-            .and_then(Value::as_bool)
-            .unwrap_or(false);
+        let item = schema.get("items").filter(|items| items.is_object()).unwrap_or(&any);
+        let unique = schema.get("uniqueItems").and_then(Value::as_bool).unwrap_or(false);
         let mut tries = 0;
         while items.len() < wanted && tries < wanted * 20 {
             tries += 1;
@@ -139,27 +109,15 @@ impl Generator<'_> {
     }
 
     fn integer(&mut self, schema: &Value) -> Value {
-        let step = schema
-            .get("multipleOf")
-            .and_then(Value::as_i64)
-            .filter(|step| *step > 0)
-            .unwrap_or(1);
+        let step = schema.get("multipleOf").and_then(Value::as_i64).filter(|step| *step > 0).unwrap_or(1);
         let bound = |name: &str, open: &str, inward: i64| {
             let closed = schema.get(name).and_then(Value::as_f64);
-            let open = schema
-                .get(open)
-                .and_then(Value::as_f64)
-                .map(|bound| bound + inward as f64);
+            let open = schema.get(open).and_then(Value::as_f64).map(|bound| bound + inward as f64);
             closed.or(open)
         };
         let low = bound("minimum", "exclusiveMinimum", 1).map_or(i64::MIN, |low| low.ceil() as i64);
-        let high =
-            bound("maximum", "exclusiveMaximum", -1).map_or(i64::MAX, |high| high.floor() as i64);
-        let low = if low == i64::MIN {
-            high.min(100) - 99
-        } else {
-            low
-        };
+        let high = bound("maximum", "exclusiveMaximum", -1).map_or(i64::MAX, |high| high.floor() as i64);
+        let low = if low == i64::MIN { high.min(100) - 99 } else { low };
         let high = high.min(low.saturating_add(99 * step)).max(low);
         let first = low.div_euclid(step) * step;
         let first = if first < low { first + step } else { first };
@@ -186,10 +144,7 @@ impl Generator<'_> {
     }
 
     fn string(&mut self, schema: &Value) -> String {
-        let format = schema
-            .get("format")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
+        let format = schema.get("format").and_then(Value::as_str).unwrap_or_default();
         let fixed = match format {
             "date-time" => "2026-03-14T15:09:26Z",
             "date" => "2026-03-14",
@@ -211,9 +166,7 @@ impl Generator<'_> {
             made.push('-');
             made.push_str(text::noun(self.random));
         }
-        made.chars()
-            .take(count(schema, "maxLength").unwrap_or(LONGEST_STRING))
-            .collect()
+        made.chars().take(count(schema, "maxLength").unwrap_or(LONGEST_STRING)).collect()
     }
 
     fn choose<'v>(&mut self, choices: &'v [Value]) -> Option<&'v Value> {
@@ -225,11 +178,7 @@ impl Generator<'_> {
 fn type_of(schema: &Value) -> String {
     let named = match schema.get("type") {
         Some(Value::String(name)) => Some(name.as_str()),
-        Some(Value::Array(names)) => names
-            .iter()
-            .filter_map(Value::as_str)
-            .find(|name| *name != "null")
-            .or(Some("null")),
+        Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).find(|name| *name != "null").or(Some("null")),
         _ => None,
     };
     let implied = || {
@@ -246,19 +195,12 @@ fn type_of(schema: &Value) -> String {
 
 /// The choice that surely does not lead deeper, if there is one.
 fn cheapest(choices: &[Value]) -> Option<&Value> {
-    let flat = |choice: &&Value| {
-        !matches!(type_of(choice).as_str(), "object" | "array") && choice.get("$ref").is_none()
-    };
+    let flat = |choice: &&Value| !matches!(type_of(choice).as_str(), "object" | "array") && choice.get("$ref").is_none();
     choices.iter().find(flat).or(choices.first())
 }
 
 fn strings(value: Option<&Value>) -> Vec<&str> {
-    value
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .collect()
+    value.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect()
 }
 
 fn count(schema: &Value, keyword: &str) -> Option<usize> {
@@ -281,64 +223,43 @@ mod tests {
         let validator = jsonschema::validator_for(schema).unwrap();
         for seed in 0..50 {
             let made = instance(schema, &mut fastrand::Rng::with_seed(seed));
-            let problems: Vec<String> = validator
-                .iter_errors(&made)
-                .map(|problem| problem.to_string())
-                .collect();
-            assert!(
-                problems.is_empty(),
-                "seed {seed}: {made} does not fit: {problems:?}"
-            );
+            let problems: Vec<String> = validator.iter_errors(&made).map(|problem| problem.to_string()).collect();
+            assert!(problems.is_empty(), "seed {seed}: {made} does not fit: {problems:?}");
         }
     }
 
     #[test]
     fn values_fit_their_schemas() {
-        conforms(
-            &json!({"type": "object", "required": ["city", "unit", "days"], "additionalProperties": false, "properties": {
+        conforms(&json!({"type": "object", "required": ["city", "unit", "days"], "additionalProperties": false, "properties": {
             "city": {"type": "string", "minLength": 12, "maxLength": 20},
             "unit": {"enum": ["celsius", "kelvin"]},
             "days": {"type": "integer", "minimum": 3, "maximum": 9, "multipleOf": 3},
             "wind": {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": 1},
-            "alarm": {"type": "boolean"}, "nothing": {"type": "null"}, "kind": {"const": 7}}}),
-        );
-        conforms(
-            &json!({"type": "array", "minItems": 3, "maxItems": 4, "uniqueItems": true,
-            "items": {"type": "array", "prefixItems": [{"type": "integer", "exclusiveMaximum": -5}, {"type": "number"}], "maxItems": 2}}),
-        );
+            "alarm": {"type": "boolean"}, "nothing": {"type": "null"}, "kind": {"const": 7}}}));
+        conforms(&json!({"type": "array", "minItems": 3, "maxItems": 4, "uniqueItems": true,
+            "items": {"type": "array", "prefixItems": [{"type": "integer", "exclusiveMaximum": -5}, {"type": "number"}], "maxItems": 2}}));
         conforms(&json!({"anyOf": [{"type": "string", "format": "date-time"}, {"type": "null"}]}));
-        conforms(
-            &json!({"allOf": [{"type": "object", "required": ["a"], "properties": {"a": {"type": "string"}}},
-            {"type": "object", "required": ["b"], "properties": {"b": {"type": "integer"}}}]}),
-        );
+        conforms(&json!({"allOf": [{"type": "object", "required": ["a"], "properties": {"a": {"type": "string"}}},
+            {"type": "object", "required": ["b"], "properties": {"b": {"type": "integer"}}}]}));
     }
 
     #[test]
     fn references_and_recursion_end() {
-        conforms(
-            &json!({"$ref": "#/$defs/node", "$defs": {"node": {"type": "object", "required": ["name", "next"],
+        conforms(&json!({"$ref": "#/$defs/node", "$defs": {"node": {"type": "object", "required": ["name", "next"],
             "properties": {"name": {"type": "string"}, "children": {"type": "array", "items": {"$ref": "#/$defs/node"}},
-            "next": {"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]}}}}}),
-        );
+            "next": {"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]}}}}}));
     }
 
     #[test]
     fn hopeless_schemas_still_end() {
-        for schema in [
-            json!({"$ref": "#"}),
-            json!({"$ref": "#/nowhere"}),
-            json!(true),
-            json!({"enum": []}),
-            json!({"anyOf": []}),
-        ] {
+        for schema in [json!({"$ref": "#"}), json!({"$ref": "#/nowhere"}), json!(true), json!({"enum": []}), json!({"anyOf": []})] {
             instance(&schema, &mut fastrand::Rng::with_seed(1));
         }
     }
 
     #[test]
     fn geminis_capitals_are_types_too() {
-        let schema =
-            json!({"type": "OBJECT", "required": ["n"], "properties": {"n": {"type": "INTEGER"}}});
+        let schema = json!({"type": "OBJECT", "required": ["n"], "properties": {"n": {"type": "INTEGER"}}});
         let made = instance(&schema, &mut fastrand::Rng::with_seed(1));
         assert!(made["n"].is_i64());
     }

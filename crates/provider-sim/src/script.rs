@@ -32,26 +32,17 @@ impl Script {
 
     /// One fault.
     pub fn fault(fault: Fault) -> Self {
-        Self {
-            fault: Some(fault),
-            ..Self::default()
-        }
+        Self { fault: Some(fault), ..Self::default() }
     }
 
     /// An error status.
     pub fn status(status: u16) -> Self {
-        Self::fault(Fault::Status {
-            status,
-            retry_after: None,
-        })
+        Self::fault(Fault::Status { status, retry_after: None })
     }
 
     /// An answer with this text.
     pub fn text(text: impl Into<String>) -> Self {
-        Self {
-            text: Some(text.into()),
-            ..Self::default()
-        }
+        Self { text: Some(text.into()), ..Self::default() }
     }
 }
 
@@ -69,11 +60,7 @@ impl FromStr for Script {
     fn from_str(text: &str) -> Result<Self, ScriptError> {
         let mut script = Self::default();
         let mut retry_after = None;
-        for item in text
-            .split(';')
-            .map(str::trim)
-            .filter(|item| !item.is_empty())
-        {
+        for item in text.split(';').map(str::trim).filter(|item| !item.is_empty()) {
             let (name, value) = item.split_once('=').unwrap_or((item, ""));
             let read = match name {
                 "ok" => Some(()),
@@ -81,28 +68,17 @@ impl FromStr for Script {
                     script.echo = true;
                     Some(())
                 }
-                "slow" => value
-                    .parse()
-                    .ok()
-                    .map(|factor| script.slowness = Some(factor)),
+                "slow" => value.parse().ok().map(|factor| script.slowness = Some(factor)),
                 "first-token" => duration(value).map(|time| script.first_token = Some(time)),
-                "tokens-per-second" => value
-                    .parse()
-                    .ok()
-                    .map(|speed| script.tokens_per_second = Some(speed)),
+                "tokens-per-second" => value.parse().ok().map(|speed| script.tokens_per_second = Some(speed)),
                 "retry-after" => duration(value).map(|time| retry_after = Some(time)),
                 _ => fault(name, value).map(|fault| script.fault = Some(fault)),
             };
             if read.is_none() {
-                return Err(ScriptError {
-                    item: item.to_owned(),
-                });
+                return Err(ScriptError { item: item.to_owned() });
             }
         }
-        if let Some(Fault::Status {
-            retry_after: after, ..
-        }) = &mut script.fault
-        {
+        if let Some(Fault::Status { retry_after: after, .. }) = &mut script.fault {
             *after = retry_after;
         }
         Ok(script)
@@ -111,24 +87,12 @@ impl FromStr for Script {
 
 fn fault(name: &str, value: &str) -> Option<Fault> {
     Some(match name {
-        "status" => Fault::Status {
-            status: value
-                .parse()
-                .ok()
-                .filter(|status| (400..600).contains(status))?,
-            retry_after: None,
-        },
+        "status" => Fault::Status { status: value.parse().ok().filter(|status| (400..600).contains(status))?, retry_after: None },
         "reset" => Fault::Reset,
         "hang" => Fault::Hang,
-        "stall" => Fault::Stall {
-            after: value.parse().ok()?,
-        },
-        "cut" => Fault::Cut {
-            after: value.parse().ok()?,
-        },
-        "error-event" => Fault::ErrorEvent {
-            after: value.parse().ok()?,
-        },
+        "stall" => Fault::Stall { after: value.parse().ok()? },
+        "cut" => Fault::Cut { after: value.parse().ok()? },
+        "error-event" => Fault::ErrorEvent { after: value.parse().ok()? },
         "malformed" => Fault::Malformed,
         "empty" => Fault::Empty,
         _ => return None,
@@ -155,19 +119,10 @@ mod tests {
     #[test]
     fn items_are_read_in_any_order() {
         let script: Script = "retry-after=2; status=429".parse().unwrap();
-        assert_eq!(
-            script.fault,
-            Some(Fault::Status {
-                status: 429,
-                retry_after: Some(Duration::from_secs(2))
-            })
-        );
+        assert_eq!(script.fault, Some(Fault::Status { status: 429, retry_after: Some(Duration::from_secs(2)) }));
         let script: Script = "first-token=300ms;cut=5;slow=2".parse().unwrap();
         assert_eq!(script.first_token, Some(Duration::from_millis(300)));
-        assert_eq!(
-            (script.fault, script.slowness),
-            (Some(Fault::Cut { after: 5 }), Some(2.0))
-        );
+        assert_eq!((script.fault, script.slowness), (Some(Fault::Cut { after: 5 }), Some(2.0)));
         assert_eq!("".parse::<Script>().unwrap(), Script::regular());
     }
 

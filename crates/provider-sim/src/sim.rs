@@ -14,11 +14,12 @@ use tidegate_runtime::{Shutdown, Tasks};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::fault::{Fault, FaultRule};
+use crate::recorded::RecordedRequest;
 use crate::script::Script;
 use crate::server;
 use crate::socket::{ResetSwitch, Socket};
 use crate::spec::{Answering, SimSpec, Timing};
-use crate::state::{RecordedRequest, State, Stats};
+use crate::state::{State, Stats};
 
 /// Starts simulated providers.
 #[derive(Debug)]
@@ -31,15 +32,8 @@ impl Sim {
         let address = listener.local_addr()?;
         let state = Arc::new(State::new(spec));
         let tasks = Tasks::new();
-        tasks.spawn(
-            "sim-accept",
-            accept(listener, address, Arc::clone(&state), tasks.clone()),
-        );
-        Ok(SimHandle {
-            address,
-            state,
-            tasks,
-        })
+        tasks.spawn("sim-accept", accept(listener, address, Arc::clone(&state), tasks.clone()));
+        Ok(SimHandle { address, state, tasks })
     }
 }
 
@@ -147,11 +141,7 @@ async fn accept(listener: TcpListener, address: SocketAddr, state: Arc<State>, t
             listener = reopen(address);
         }
         let scheduled = state.until_refusal_change();
-        let look_again = if listener.is_none() && !state.refuses() {
-            Some(REOPEN_PAUSE)
-        } else {
-            scheduled
-        };
+        let look_again = if listener.is_none() && !state.refuses() { Some(REOPEN_PAUSE) } else { scheduled };
         // All branches are safe to lose: what was not accepted waits in the backlog, the others are looked at anew.
         tokio::select! {
             () = shutdown.requested() => return,
@@ -190,8 +180,7 @@ async fn serve_connection(stream: TcpStream, state: Arc<State>, tasks: Tasks) {
     let shutdown: Shutdown = tasks.shutdown().clone();
     let reset = ResetSwitch::default();
     let socket = TokioIo::new(Socket::new(stream, reset.clone()));
-    let service =
-        service_fn(move |request| server::serve(Arc::clone(&state), reset.clone(), request));
+    let service = service_fn(move |request| server::serve(Arc::clone(&state), reset.clone(), request));
     let builder = auto::Builder::new(OwnedTasks(tasks));
     // Dropping the connection in the middle is what a stopping simulation wants.
     tokio::select! {
@@ -234,8 +223,7 @@ async fn sleep_for(time: Option<Duration>) {
 }
 
 fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
-    listen::bind_tokio(address, ListenOptions::default())
-        .map_err(|error| io::Error::new(error.kind(), error))
+    listen::bind_tokio(address, ListenOptions::default()).map_err(|error| io::Error::new(error.kind(), error))
 }
 
 fn reopen(address: SocketAddr) -> Option<TcpListener> {

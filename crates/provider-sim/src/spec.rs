@@ -95,22 +95,12 @@ pub struct Timing {
 impl Timing {
     /// Everything at once, one token per event.
     pub const fn instant() -> Self {
-        Self {
-            first_token: Duration::ZERO,
-            spread: 0.0,
-            tokens_per_second: f64::INFINITY,
-            tokens_per_chunk: 1,
-        }
+        Self { first_token: Duration::ZERO, spread: 0.0, tokens_per_second: f64::INFINITY, tokens_per_chunk: 1 }
     }
 
     /// About what a mid-sized hosted model does.
     pub const fn typical() -> Self {
-        Self {
-            first_token: Duration::from_millis(350),
-            spread: 0.35,
-            tokens_per_second: 80.0,
-            tokens_per_chunk: 2,
-        }
+        Self { first_token: Duration::from_millis(350), spread: 0.35, tokens_per_second: 80.0, tokens_per_chunk: 2 }
     }
 
     /// A time to the first token, drawn from a log-normal distribution.
@@ -135,16 +125,8 @@ impl Timing {
 
     /// The same, slower by a factor of at least 1.
     pub(crate) fn slowed(self, factor: f64) -> Self {
-        let factor = if factor.is_finite() {
-            factor.max(1.0)
-        } else {
-            1.0
-        };
-        Self {
-            first_token: self.first_token.mul_f64(factor),
-            tokens_per_second: self.tokens_per_second / factor,
-            ..self
-        }
+        let factor = if factor.is_finite() { factor.max(1.0) } else { 1.0 };
+        Self { first_token: self.first_token.mul_f64(factor), tokens_per_second: self.tokens_per_second / factor, ..self }
     }
 }
 
@@ -185,25 +167,12 @@ mod tests {
 
     #[test]
     fn the_median_and_the_spread_are_kept() {
-        let timing = Timing {
-            spread: 0.5,
-            ..Timing::typical()
-        };
+        let timing = Timing { spread: 0.5, ..Timing::typical() };
         let mut random = fastrand::Rng::with_seed(1);
-        let mut draws: Vec<f64> = (0..4_001)
-            .map(|_| timing.draw_first_token(&mut random).as_secs_f64())
-            .collect();
+        let mut draws: Vec<f64> = (0..4_001).map(|_| timing.draw_first_token(&mut random).as_secs_f64()).collect();
         draws.sort_by(f64::total_cmp);
-        assert!(
-            (draws[2_000] / 0.350 - 1.0).abs() < 0.06,
-            "median {}",
-            draws[2_000]
-        );
-        assert!(
-            (draws[3_800] / 0.350 / 2.28 - 1.0).abs() < 0.12,
-            "95th percentile {}",
-            draws[3_800]
-        );
+        assert!((draws[2_000] / 0.350 - 1.0).abs() < 0.06, "median {}", draws[2_000]);
+        assert!((draws[3_800] / 0.350 / 2.28 - 1.0).abs() < 0.12, "95th percentile {}", draws[3_800]);
     }
 
     #[test]

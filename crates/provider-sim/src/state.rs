@@ -5,8 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http::{HeaderMap, Method};
 use parking_lot::Mutex;
 use tidegate_runtime::Clock;
 use tokio::sync::Notify;
@@ -15,6 +13,7 @@ use crate::ask::Prefix;
 use crate::fault::{self, FaultRule};
 use crate::prompt_cache::{Cached, PromptCache};
 use crate::rate_limit::{RateLimit, Standing};
+use crate::recorded::RecordedRequest;
 use crate::script::Script;
 use crate::spec::{Answering, PromptCacheSpec, RateLimitSpec, SimSpec, Timing};
 
@@ -54,32 +53,6 @@ pub struct Disconnect {
     pub events_sent: u64,
     /// Tokens that were sent before.
     pub tokens_sent: u64,
-}
-
-/// A request as it arrived.
-#[derive(Debug, Clone)]
-pub struct RecordedRequest {
-    /// Number of the request, from 1.
-    pub number: u64,
-    /// When its body was complete.
-    pub at: Instant,
-    /// Method.
-    pub method: Method,
-    /// Path.
-    pub path: String,
-    /// What follows the question mark; empty when there is none.
-    pub query: String,
-    /// Headers, keys included.
-    pub headers: HeaderMap,
-    /// Body.
-    pub body: Bytes,
-}
-
-impl RecordedRequest {
-    /// The body as JSON, `null` when it is none.
-    pub fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.body).unwrap_or_default()
-    }
 }
 
 /// What can be changed while running.
@@ -248,9 +221,7 @@ impl State {
         counts.open_connections += 1;
         drop(counts);
         self.tell();
-        OpenConnection {
-            state: Arc::clone(self),
-        }
+        OpenConnection { state: Arc::clone(self) }
     }
 
     pub(crate) fn request_began(self: &Arc<Self>) -> Serving {
@@ -260,14 +231,7 @@ impl State {
         let number = counts.requests;
         drop(counts);
         self.tell();
-        Serving {
-            state: Arc::clone(self),
-            number,
-            streaming: false,
-            finished: false,
-            events: 0,
-            tokens: 0,
-        }
+        Serving { state: Arc::clone(self), number, streaming: false, finished: false, events: 0, tokens: 0 }
     }
 
     /// Wakes those who wait for figures. Without any this is one atomic load.
@@ -320,13 +284,7 @@ pub(crate) struct Serving {
 impl Serving {
     /// The head goes out.
     pub(crate) fn answered(&mut self, status: u16) {
-        *self
-            .state
-            .counts
-            .lock()
-            .by_status
-            .entry(status)
-            .or_default() += 1;
+        *self.state.counts.lock().by_status.entry(status).or_default() += 1;
         self.state.tell();
     }
 
@@ -340,9 +298,7 @@ impl Serving {
         self.events += 1;
         self.tokens += u64::from(tokens);
         self.state.events_sent.fetch_add(1, Ordering::Relaxed);
-        self.state
-            .tokens_delivered
-            .fetch_add(u64::from(tokens), Ordering::Relaxed);
+        self.state.tokens_delivered.fetch_add(u64::from(tokens), Ordering::Relaxed);
         self.state.tell();
     }
 

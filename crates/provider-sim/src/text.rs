@@ -51,10 +51,7 @@ pub(crate) fn tokens(text: &str) -> Vec<String> {
 /// Pieces of about four characters, for JSON and code.
 pub(crate) fn pieces(text: &str) -> Vec<String> {
     let letters: Vec<char> = text.chars().collect();
-    letters
-        .chunks(4)
-        .map(|piece| piece.iter().collect())
-        .collect()
+    letters.chunks(4).map(|piece| piece.iter().collect()).collect()
 }
 
 /// Random numbers that depend on nothing else.
@@ -90,30 +87,14 @@ fn beginning(question: &str) -> String {
 }
 
 fn pick(random: &mut fastrand::Rng, words: &[&'static str]) -> &'static str {
-    words
-        .get(random.usize(..words.len()))
-        .copied()
-        .unwrap_or("water")
+    words.get(random.usize(..words.len())).copied().unwrap_or("water")
 }
 
-const OPENINGS: [&str; 6] = [
-    "In short, the",
-    "Usually the",
-    "At low water the",
-    "As a rule the",
-    "Seen from here the",
-    "By evening the",
-];
-const NOUNS: [&str; 12] = [
-    "river", "gate", "harbour", "current", "lock", "basin", "estuary", "channel", "beacon",
-    "pilot", "shore", "moon",
-];
-const VERBS: [&str; 8] = [
-    "follows", "carries", "meets", "explains", "leaves", "guides", "balances", "precedes",
-];
-const ADJECTIVES: [&str; 8] = [
-    "quiet", "northern", "narrow", "patient", "rising", "distant", "familiar", "measured",
-];
+const OPENINGS: [&str; 6] = ["In short, the", "Usually the", "At low water the", "As a rule the", "Seen from here the", "By evening the"];
+const NOUNS: [&str; 12] =
+    ["river", "gate", "harbour", "current", "lock", "basin", "estuary", "channel", "beacon", "pilot", "shore", "moon"];
+const VERBS: [&str; 8] = ["follows", "carries", "meets", "explains", "leaves", "guides", "balances", "precedes"];
+const ADJECTIVES: [&str; 8] = ["quiet", "northern", "narrow", "patient", "rising", "distant", "familiar", "measured"];
 
 #[cfg(test)]
 mod tests {
@@ -124,24 +105,12 @@ mod tests {
         assert_eq!(answer(1, "why?"), answer(1, "why?"));
         assert_ne!(answer(1, "why?"), answer(2, "why?"));
         assert_ne!(answer(1, "why?"), answer(1, "how?"));
-        assert!(
-            answer(1, "why is it so")
-                .concat()
-                .starts_with("You asked about \"why is it so\".")
-        );
+        assert!(answer(1, "why is it so").concat().starts_with("You asked about \"why is it so\"."));
     }
 
     #[test]
     fn tokens_join_to_the_text_again() {
-        for text in [
-            "",
-            "one",
-            "one two",
-            " lead",
-            "trail ",
-            "a  b",
-            "grüße an alle",
-        ] {
+        for text in ["", "one", "one two", " lead", "trail ", "a  b", "grüße an alle"] {
             assert_eq!(tokens(text).concat(), text);
             assert_eq!(pieces(text).concat(), text);
         }

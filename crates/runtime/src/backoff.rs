@@ -39,11 +39,7 @@ pub struct Backoff {
 impl Backoff {
     /// Starts at the base. Equal seeds give equal waits.
     pub fn new(bounds: BackoffBounds, seed: u64) -> Self {
-        Self {
-            bounds,
-            previous: bounds.base,
-            random: fastrand::Rng::with_seed(seed),
-        }
+        Self { bounds, previous: bounds.base, random: fastrand::Rng::with_seed(seed) }
     }
 
     /// The next wait: between the base and three times the previous one, at most the cap.
@@ -51,9 +47,7 @@ impl Backoff {
         let BackoffBounds { base, cap } = self.bounds;
         let highest = self.previous.saturating_mul(3).min(cap);
         let span = highest.saturating_sub(base);
-        self.previous = base
-            .saturating_add(span.mul_f64(self.random.f64()))
-            .min(cap);
+        self.previous = base.saturating_add(span.mul_f64(self.random.f64())).min(cap);
         self.previous
     }
 
@@ -67,10 +61,7 @@ impl Backoff {
 mod tests {
     use super::*;
 
-    const BOUNDS: BackoffBounds = BackoffBounds {
-        base: Duration::from_millis(100),
-        cap: Duration::from_secs(10),
-    };
+    const BOUNDS: BackoffBounds = BackoffBounds { base: Duration::from_millis(100), cap: Duration::from_secs(10) };
 
     #[test]
     fn waits_stay_within_the_bounds_and_reach_high_values() {
@@ -103,10 +94,7 @@ mod tests {
 
     #[test]
     fn a_cap_below_the_base_wins() {
-        let bounds = BackoffBounds {
-            base: Duration::from_secs(2),
-            cap: Duration::from_secs(1),
-        };
+        let bounds = BackoffBounds { base: Duration::from_secs(2), cap: Duration::from_secs(1) };
         assert_eq!(Backoff::new(bounds, 1).next_wait(), bounds.cap);
     }
 }

@@ -14,9 +14,7 @@ pub struct Clock {
 impl Clock {
     /// A clock that starts at zero now.
     pub fn start() -> Self {
-        Self {
-            epoch: Instant::now(),
-        }
+        Self { epoch: Instant::now() }
     }
 
     /// Microseconds since the start; never goes back.
@@ -33,9 +31,7 @@ impl Clock {
     pub fn instant_at(&self, micros: u64) -> Instant {
         let offset = Duration::from_micros(micros);
         // A count that the machine cannot represent is one that will not be reached; a century is as good.
-        self.epoch
-            .checked_add(offset)
-            .unwrap_or(self.epoch + A_CENTURY)
+        self.epoch.checked_add(offset).unwrap_or(self.epoch + A_CENTURY)
     }
 
     /// Seconds since the Unix epoch.
@@ -61,9 +57,7 @@ impl Clock {
 
 fn unix_now() -> Duration {
     // A machine whose clock stands before 1970 gets zero rather than a panic.
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 fn saturating_micros(duration: Duration) -> u64 {

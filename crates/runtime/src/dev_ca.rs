@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, date_time_ymd,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    date_time_ymd,
 };
 use rustls::RootCertStore;
 use rustls_pki_types::pem::PemObject;
@@ -60,11 +60,8 @@ impl DevCa {
     }
 
     fn ensure_at(dir: &Path, unix_now: u64) -> Result<DevCertificates, DevCaError> {
-        let paths = DevCertificates {
-            ca_cert_path: dir.join("ca.pem"),
-            cert_path: dir.join("localhost.pem"),
-            key_path: dir.join("localhost.key"),
-        };
+        let paths =
+            DevCertificates { ca_cert_path: dir.join("ca.pem"), cert_path: dir.join("localhost.pem"), key_path: dir.join("localhost.key") };
         let ca_key_path = dir.join("ca.key");
         make_private_directory(dir)?;
         let authority = match Authority::read(&paths.ca_cert_path, &ca_key_path, unix_now) {
@@ -116,9 +113,7 @@ impl Authority {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let names = LEAF_NAMES.map(str::to_owned);
         let mut params = CertificateParams::new(names)?;
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "Tidegate development");
+        params.distinguished_name.push(DnType::CommonName, "Tidegate development");
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
@@ -132,9 +127,7 @@ impl Authority {
 
 fn authority_params() -> CertificateParams {
     let mut params = CertificateParams::default();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, "Tidegate development authority");
+    params.distinguished_name.push(DnType::CommonName, "Tidegate development authority");
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params
@@ -157,9 +150,7 @@ impl Authority {
     fn signed(&self, leaf: &CertificateDer<'_>, unix_now: u64) -> bool {
         let verify = || {
             let mut roots = RootCertStore::empty();
-            roots
-                .add(CertificateDer::from_pem_slice(self.cert_pem.as_bytes()).ok()?)
-                .ok()?;
+            roots.add(CertificateDer::from_pem_slice(self.cert_pem.as_bytes()).ok()?).ok()?;
             let provider = rustls::crypto::aws_lc_rs::default_provider();
             let parsed = rustls::server::ParsedCertificate::try_from(leaf).ok()?;
             let now = UnixTime::since_unix_epoch(Duration::from_secs(unix_now));
@@ -200,11 +191,7 @@ fn make_private_directory(dir: &Path) -> Result<(), DevCaError> {
     if dir.is_dir() {
         return Ok(());
     }
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .map_err(|source| write_error(dir, source))
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|source| write_error(dir, source))
 }
 
 /// Writes a new file beside `path` and puts it in its place, so that no reader ever sees half of it.
@@ -216,11 +203,7 @@ fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> Result<(), DevCaErr
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(&fresh)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&fresh)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&fresh, path)
@@ -229,10 +212,7 @@ fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> Result<(), DevCaErr
 }
 
 fn write_error(path: &Path, source: io::Error) -> DevCaError {
-    DevCaError::Write {
-        path: path.to_owned(),
-        source,
-    }
+    DevCaError::Write { path: path.to_owned(), source }
 }
 
 const LEAF_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];

@@ -44,11 +44,7 @@ pub struct BindError {
 
 impl BindError {
     fn new(address: SocketAddr, source: io::Error) -> Self {
-        Self {
-            address,
-            setting: None,
-            source,
-        }
+        Self { address, setting: None, source }
     }
 
     /// Names the flag or configuration key that sets the address.
@@ -74,15 +70,10 @@ impl BindError {
                 format!("address {address} is in use; stop the other process or {choose}")
             }
             io::ErrorKind::PermissionDenied => {
-                format!(
-                    "no permission to listen on {address}; ports below 1024 need the capability NET_BIND_SERVICE, or {choose}"
-                )
+                format!("no permission to listen on {address}; ports below 1024 need the capability NET_BIND_SERVICE, or {choose}")
             }
             io::ErrorKind::AddrNotAvailable => {
-                format!(
-                    "{} is not an address of this machine; {choose}",
-                    address.ip()
-                )
+                format!("{} is not an address of this machine; {choose}", address.ip())
             }
             _ => format!("cannot listen on {address}: {}; {choose}", self.source),
         }
@@ -90,11 +81,7 @@ impl BindError {
 }
 
 fn open(address: SocketAddr, options: ListenOptions) -> io::Result<StdListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // A restarted process must not wait for the old connections' TIME_WAIT.
     socket.set_reuse_address(true)?;
     if options.share_port {
@@ -121,16 +108,9 @@ mod tests {
     fn a_busy_port_is_named_with_what_to_do() {
         let first = bind(loopback(0), ListenOptions::default()).unwrap();
         let address = first.local_addr().unwrap();
-        let error = bind(address, ListenOptions::default())
-            .unwrap_err()
-            .with_setting("--ops");
+        let error = bind(address, ListenOptions::default()).unwrap_err().with_setting("--ops");
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
-        assert_eq!(
-            error.to_string(),
-            format!(
-                "address {address} is in use; stop the other process or choose another with --ops"
-            )
-        );
+        assert_eq!(error.to_string(), format!("address {address} is in use; stop the other process or choose another with --ops"));
     }
 
     #[test]
@@ -138,11 +118,7 @@ mod tests {
         // TEST-NET-1, never assigned to a machine.
         let address = SocketAddr::from(([192, 0, 2, 1], 0));
         let error = bind(address, ListenOptions::default()).unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .starts_with("192.0.2.1 is not an address of this machine")
-        );
+        assert!(error.to_string().starts_with("192.0.2.1 is not an address of this machine"));
     }
 
     #[test]
@@ -156,8 +132,7 @@ mod tests {
     async fn a_connection_arrives() {
         let listener = bind_tokio(loopback(0), ListenOptions::default()).unwrap();
         let address = listener.local_addr().unwrap();
-        let (client, accepted) =
-            tokio::join!(tokio::net::TcpStream::connect(address), listener.accept());
+        let (client, accepted) = tokio::join!(tokio::net::TcpStream::connect(address), listener.accept());
         assert_eq!(client.unwrap().local_addr().unwrap(), accepted.unwrap().1);
     }
 }

@@ -26,10 +26,7 @@ pub struct LogConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self {
-            format: LogFormat::Auto,
-            filter: DEFAULT_FILTER.to_owned(),
-        }
+        Self { format: LogFormat::Auto, filter: DEFAULT_FILTER.to_owned() }
     }
 }
 
@@ -90,12 +87,7 @@ pub fn init_with(config: &LogConfig, extra: Option<BoxedLayer>) -> Result<LogGua
     let lines: BoxedLayer = match config.format.on(io::stderr().is_terminal()) {
         Form::Json => Box::new(json_lines(io::stderr).with_filter(filter)),
         Form::Coloured => Box::new(fmt::layer().with_writer(io::stderr).with_filter(filter)),
-        Form::Plain => Box::new(
-            fmt::layer()
-                .with_ansi(false)
-                .with_writer(io::stderr)
-                .with_filter(filter),
-        ),
+        Form::Plain => Box::new(fmt::layer().with_ansi(false).with_writer(io::stderr).with_filter(filter)),
     };
     let layers: Vec<BoxedLayer> = std::iter::once(lines).chain(extra).collect();
     tracing_subscriber::registry().with(layers).try_init()?;
@@ -125,26 +117,15 @@ fn json_lines<W>(writer: W) -> impl Layer<Registry> + Send + Sync
 where
     W: for<'w> fmt::MakeWriter<'w> + Send + Sync + 'static,
 {
-    fmt::layer()
-        .json()
-        .flatten_event(true)
-        .with_span_list(false)
-        .with_writer(writer)
+    fmt::layer().json().flatten_event(true).with_span_list(false).with_writer(writer)
 }
 
 fn parse_filter(filter: &str) -> Result<EnvFilter, LogError> {
-    EnvFilter::builder()
-        .parse(filter)
-        .map_err(|source| LogError::Filter {
-            filter: filter.to_owned(),
-            source,
-        })
+    EnvFilter::builder().parse(filter).map_err(|source| LogError::Filter { filter: filter.to_owned(), source })
 }
 
 fn log_panic(panic: &PanicHookInfo<'_>) {
-    let place = panic
-        .location()
-        .map_or_else(|| "unknown".to_owned(), ToString::to_string);
+    let place = panic.location().map_or_else(|| "unknown".to_owned(), ToString::to_string);
     let current = std::thread::current();
     tracing::error!(thread = current.name().unwrap_or("unnamed"), place, "panic");
 }
@@ -192,9 +173,7 @@ mod tests {
         let lines = Lines::default();
         let writer = lines.clone();
         let subscriber = tracing_subscriber::registry().with(json_lines(move || writer.clone()));
-        tracing::subscriber::with_default(subscriber, || {
-            tracing::info!(endpoint = "a/b", "ejected")
-        });
+        tracing::subscriber::with_default(subscriber, || tracing::info!(endpoint = "a/b", "ejected"));
         let text = String::from_utf8(lines.0.lock().clone()).unwrap();
         assert!(text.contains(r#""endpoint":"a/b""#) && text.contains(r#""message":"ejected""#));
         assert!(text.ends_with("}\n"));

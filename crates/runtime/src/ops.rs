@@ -44,10 +44,7 @@ pub struct OpsRequest {
 impl OpsRequest {
     /// The first value of a query parameter, not percent-decoded; an empty string when it has no value.
     pub fn parameter(&self, name: &str) -> Option<&str> {
-        self.query
-            .split('&')
-            .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-            .find_map(|(key, value)| (key == name).then_some(value))
+        self.query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, ""))).find_map(|(key, value)| (key == name).then_some(value))
     }
 }
 
@@ -65,20 +62,12 @@ pub struct OpsResponse {
 impl OpsResponse {
     /// An answer in plain text.
     pub fn text(status: u16, body: impl Into<Bytes>) -> Self {
-        Self {
-            status,
-            content_type: "text/plain; charset=utf-8",
-            body: body.into(),
-        }
+        Self { status, content_type: "text/plain; charset=utf-8", body: body.into() }
     }
 
     /// An answer in JSON.
     pub fn json(status: u16, body: impl Into<Bytes>) -> Self {
-        Self {
-            status,
-            content_type: "application/json",
-            body: body.into(),
-        }
+        Self { status, content_type: "application/json", body: body.into() }
     }
 }
 
@@ -102,11 +91,7 @@ impl OpsRoute {
     where
         F: Fn(&OpsRequest) -> Option<OpsResponse> + Send + Sync + 'static,
     {
-        Self {
-            path_prefix,
-            about,
-            handler: Arc::new(handler),
-        }
+        Self { path_prefix, about, handler: Arc::new(handler) }
     }
 }
 
@@ -133,10 +118,7 @@ impl OpsServer {
     pub fn bind(address: SocketAddr) -> Result<Self, BindError> {
         let listener = listen::bind_tokio(address, ListenOptions::default())?;
         let local_address = listener.local_addr().unwrap_or(address);
-        Ok(Self {
-            listener,
-            local_address,
-        })
+        Ok(Self { listener, local_address })
     }
 
     /// The address that was taken.
@@ -229,24 +211,15 @@ impl Operations {
             }
             return into_http(response);
         }
-        let response = self
-            .routes
-            .iter()
-            .filter(|route| asked.path.starts_with(route.path_prefix))
-            .find_map(|route| (route.handler)(&asked));
-        into_http(
-            response
-                .unwrap_or_else(|| OpsResponse::text(404, "nothing here; / lists what there is\n")),
-        )
+        let response =
+            self.routes.iter().filter(|route| asked.path.starts_with(route.path_prefix)).find_map(|route| (route.handler)(&asked));
+        into_http(response.unwrap_or_else(|| OpsResponse::text(404, "nothing here; / lists what there is\n")))
     }
 
     fn list(&self) -> OpsResponse {
         let mut text = String::new();
         let own = OWN_ROUTES.iter().copied();
-        let added = self
-            .routes
-            .iter()
-            .map(|route| (route.path_prefix, route.about));
+        let added = self.routes.iter().map(|route| (route.path_prefix, route.about));
         for (path, about) in own.chain(added) {
             text.push_str(path);
             text.push_str("  ");
@@ -259,11 +232,7 @@ impl Operations {
     fn metrics(&self) -> OpsResponse {
         let mut text = Vec::with_capacity(64 * 1024);
         match TextEncoder::new().encode(&self.registry.gather(), &mut text) {
-            Ok(()) => OpsResponse {
-                status: 200,
-                content_type: prometheus::TEXT_FORMAT,
-                body: text.into(),
-            },
+            Ok(()) => OpsResponse { status: 200, content_type: prometheus::TEXT_FORMAT, body: text.into() },
             Err(error) => {
                 tracing::error!(%error, "encode the metrics");
                 OpsResponse::text(500, "the metrics cannot be encoded; see the log\n")
@@ -287,31 +256,23 @@ impl Operations {
 
 fn into_http(response: OpsResponse) -> Response<Full<Bytes>> {
     let mut http = Response::new(Full::new(response.body));
-    *http.status_mut() =
-        StatusCode::from_u16(response.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *http.status_mut() = StatusCode::from_u16(response.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = http.headers_mut();
-    headers.insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static(response.content_type),
-    );
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(response.content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     http
 }
 
 fn method_not_allowed() -> Response<Full<Bytes>> {
     let mut http = into_http(OpsResponse::text(405, "only GET and HEAD\n"));
-    http.headers_mut()
-        .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    http.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
     http
 }
 
 const OWN_ROUTES: [(&str, &str); 3] = [
     ("/metrics", "metrics in the Prometheus text format"),
     ("/livez", "200 while the process runs"),
-    (
-        "/readyz",
-        "200 when it should get traffic, else 503 with the reasons",
-    ),
+    ("/readyz", "200 when it should get traffic, else 503 with the reasons"),
 ];
 
 /// Scrapers and probes keep one connection each; more is a mistake or an attack on file descriptors.

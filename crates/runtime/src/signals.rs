@@ -16,10 +16,7 @@ pub struct StopSignals {
 impl StopSignals {
     /// Takes the signals over from the system's default, which is to end the process at once.
     pub fn install() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
     /// Completes with the name of the next stop signal. A second one usually means that the operator is out of patience.
@@ -52,9 +49,7 @@ impl ReloadSignals {
 
 /// Takes SIGHUP over from the system's default, which is to end the process.
 pub fn reload_signals() -> io::Result<ReloadSignals> {
-    Ok(ReloadSignals {
-        hangup: signal(SignalKind::hangup())?,
-    })
+    Ok(ReloadSignals { hangup: signal(SignalKind::hangup())? })
 }
 
 #[cfg(test)]
@@ -63,10 +58,7 @@ mod tests {
 
     /// The standard library cannot send signals; the shell can.
     fn send_to_self(name: &str) {
-        let status = std::process::Command::new("kill")
-            .args(["-s", name, &std::process::id().to_string()])
-            .status()
-            .unwrap();
+        let status = std::process::Command::new("kill").args(["-s", name, &std::process::id().to_string()]).status().unwrap();
         assert!(status.success());
     }
 

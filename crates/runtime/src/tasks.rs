@@ -45,9 +45,7 @@ impl Shutdown {
 
     /// A request that follows this one, and that can also be made on its own.
     pub fn child(&self) -> Self {
-        Self {
-            token: self.token.child_token(),
-        }
+        Self { token: self.token.child_token() }
     }
 }
 
@@ -66,10 +64,7 @@ impl Tasks {
 
     /// An empty set that stops with `shutdown`.
     pub fn with_shutdown(shutdown: Shutdown) -> Self {
-        Self {
-            set: Arc::default(),
-            shutdown,
-        }
+        Self { set: Arc::default(), shutdown }
     }
 
     /// The stop request that the tasks of this set should heed.
@@ -201,11 +196,7 @@ impl TaskSet {
     fn join(set: &Arc<Self>, name: &'static str) -> Membership {
         let id = set.next_id.fetch_add(1, Ordering::Relaxed);
         set.members.lock().insert(id, Member { name, abort: None });
-        Membership {
-            set: Arc::clone(set),
-            id,
-            name,
-        }
+        Membership { set: Arc::clone(set), id, name }
     }
 
     fn started(&self, id: u64, task: &JoinHandle<()>) {
@@ -217,20 +208,12 @@ impl TaskSet {
     fn running(&self) -> Vec<(&'static str, usize)> {
         let mut names: Vec<&'static str> = self.members.lock().values().map(|m| m.name).collect();
         names.sort_unstable();
-        names
-            .chunk_by(|a, b| a == b)
-            .filter_map(|same| Some((*same.first()?, same.len())))
-            .collect()
+        names.chunk_by(|a, b| a == b).filter_map(|same| Some((*same.first()?, same.len()))).collect()
     }
 
     fn abort_all(&self) {
         // Collected first: an abort may drop the task on this thread, and the drop leaves the set.
-        let handles: Vec<AbortHandle> = self
-            .members
-            .lock()
-            .values()
-            .filter_map(|m| m.abort.clone())
-            .collect();
+        let handles: Vec<AbortHandle> = self.members.lock().values().filter_map(|m| m.abort.clone()).collect();
         for handle in handles {
             handle.abort();
         }
@@ -300,15 +283,8 @@ mod tests {
 
     #[test]
     fn one_set_spans_several_runtimes() {
-        let runtimes: Vec<_> = (0..2)
-            .map(|_| {
-                tokio::runtime::Builder::new_multi_thread()
-                    .worker_threads(1)
-                    .enable_all()
-                    .build()
-                    .unwrap()
-            })
-            .collect();
+        let runtimes: Vec<_> =
+            (0..2).map(|_| tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()).collect();
         let tasks = Tasks::new();
         for runtime in &runtimes {
             let shutdown = tasks.shutdown().clone();

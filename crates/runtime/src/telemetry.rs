@@ -111,11 +111,7 @@ impl Telemetry {
     /// Exports from a task on the current runtime, which ends, after a last export, when the stop of `tasks` is requested: give it
     /// tasks that stop after the last request. The collector need not be there; it is connected to when there is something to say.
     /// Panics outside of a tokio runtime.
-    pub fn start(
-        config: &TelemetryConfig,
-        registry: &Registry,
-        tasks: &Tasks,
-    ) -> Result<Self, TelemetryError> {
+    pub fn start(config: &TelemetryConfig, registry: &Registry, tasks: &Tasks) -> Result<Self, TelemetryError> {
         if !(0.0..=1.0).contains(&config.sample_ratio) {
             return Err(TelemetryError::Ratio(config.sample_ratio));
         }
@@ -124,9 +120,7 @@ impl Telemetry {
         exporter.set_resource(&resource);
         let (queue, pump) = Queue::new(config.queue, registry)?;
         let provider = SdkTracerProvider::builder()
-            .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(
-                config.sample_ratio,
-            ))))
+            .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(config.sample_ratio))))
             .with_span_processor(queue.clone())
             .with_resource(resource)
             .build();
@@ -160,9 +154,7 @@ impl Telemetry {
 
     /// Whether the spans of this request are to be recorded; ask before building them.
     pub fn wants(&self, context: TraceContext, end: TraceEnd) -> bool {
-        self.exporting.as_ref().is_some_and(|exporting| {
-            context.is_sampled() || (exporting.always_on_error && end == TraceEnd::Failed)
-        })
+        self.exporting.as_ref().is_some_and(|exporting| context.is_sampled() || (exporting.always_on_error && end == TraceEnd::Failed))
     }
 
     /// Hands a span over to the export. Never waits.
@@ -177,9 +169,7 @@ impl Telemetry {
     pub fn layer(&self) -> Option<BoxedLayer> {
         let tracer = self.exporting.as_ref()?.provider.tracer("tidegate");
         // Not those of the HTTP and gRPC libraries: the export would export itself.
-        let ours = tracing_subscriber::filter::filter_fn(|metadata| {
-            metadata.target().starts_with("tidegate")
-        });
+        let ours = tracing_subscriber::filter::filter_fn(|metadata| metadata.target().starts_with("tidegate"));
         let layer = tracing_opentelemetry::layer()
             .with_tracer(tracer)
             .with_location(false)
@@ -202,19 +192,13 @@ fn resource(config: &TelemetryConfig) -> Resource {
 }
 
 fn exporter(config: &TelemetryConfig) -> Result<opentelemetry_otlp::SpanExporter, TelemetryError> {
-    let failed = |problem: String| TelemetryError::Exporter {
-        endpoint: config.endpoint.clone(),
-        problem,
-    };
-    let mut builder = opentelemetry_otlp::SpanExporter::builder()
-        .with_tonic()
-        .with_endpoint(config.endpoint.clone())
-        .with_timeout(config.timeout);
+    let failed = |problem: String| TelemetryError::Exporter { endpoint: config.endpoint.clone(), problem };
+    let mut builder =
+        opentelemetry_otlp::SpanExporter::builder().with_tonic().with_endpoint(config.endpoint.clone()).with_timeout(config.timeout);
     if config.endpoint.starts_with("https:") {
         let mut tls = ClientTlsConfig::new().with_enabled_roots();
         if let Some(path) = &config.ca {
-            let pem = std::fs::read(path)
-                .map_err(|error| failed(format!("read {}: {error}", path.display())))?;
+            let pem = std::fs::read(path).map_err(|error| failed(format!("read {}: {error}", path.display())))?;
             tls = tls.ca_certificate(Certificate::from_pem(pem));
         }
         builder = builder.with_tls_config(tls);

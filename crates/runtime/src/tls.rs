@@ -77,9 +77,7 @@ pub enum TlsError {
     #[error("at least one certificate and key are needed")]
     NoCertificates,
     /// Neither the system nor the configuration has certificate authorities.
-    #[error(
-        "no certificate authorities to trust; install the system's (package ca-certificates) or name a file"
-    )]
+    #[error("no certificate authorities to trust; install the system's (package ca-certificates) or name a file")]
     NoRoots,
     /// The parts do not make a configuration.
     #[error("TLS configuration: {0}")]

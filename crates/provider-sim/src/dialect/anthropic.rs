@@ -12,55 +12,25 @@ use crate::text;
 
 pub(super) fn read(body: &Value, headers: &HeaderMap) -> Result<Ask, Trouble> {
     if !headers.contains_key("anthropic-version") {
-        return Err(Trouble::invalid(
-            "anthropic-version: header is required",
-            None,
-        ));
+        return Err(Trouble::invalid("anthropic-version: header is required", None));
     }
-    let model = body
-        .get("model")
-        .and_then(Value::as_str)
-        .ok_or_else(|| Trouble::invalid("model: Field required", Some("model")))?;
-    let max_tokens = token_count(body.get("max_tokens"))
-        .ok_or_else(|| Trouble::invalid("max_tokens: Field required", Some("max_tokens")))?;
-    let messages = body
-        .get("messages")
-        .and_then(Value::as_array)
-        .ok_or_else(|| Trouble::invalid("messages: Field required", Some("messages")))?;
+    let model = body.get("model").and_then(Value::as_str).ok_or_else(|| Trouble::invalid("model: Field required", Some("model")))?;
+    let max_tokens =
+        token_count(body.get("max_tokens")).ok_or_else(|| Trouble::invalid("max_tokens: Field required", Some("max_tokens")))?;
+    let messages =
+        body.get("messages").and_then(Value::as_array).ok_or_else(|| Trouble::invalid("messages: Field required", Some("messages")))?;
     if messages.is_empty() {
-        return Err(Trouble::invalid(
-            "messages: at least one message is required",
-            Some("messages"),
-        ));
+        return Err(Trouble::invalid("messages: at least one message is required", Some("messages")));
     }
-    let role = |message: &Value| {
-        message
-            .get("role")
-            .and_then(Value::as_str)
-            .map(str::to_owned)
-    };
-    if let Some(wrong) = messages.iter().position(|message| {
-        !matches!(
-            role(message).as_deref(),
-            Some("user" | "assistant" | "system")
-        )
-    }) {
+    let role = |message: &Value| message.get("role").and_then(Value::as_str).map(str::to_owned);
+    if let Some(wrong) = messages.iter().position(|message| !matches!(role(message).as_deref(), Some("user" | "assistant" | "system"))) {
         let text = format!("messages.{wrong}.role: Input should be 'user' or 'assistant'");
         return Err(Trouble::invalid(text, Some("messages")));
     }
-    let users = messages
-        .iter()
-        .rev()
-        .filter(|message| role(message).as_deref() == Some("user"));
-    let question = users
-        .filter_map(|message| message.get("content"))
-        .map(text_of)
-        .find(|text| !text.is_empty());
+    let users = messages.iter().rev().filter(|message| role(message).as_deref() == Some("user"));
+    let question = users.filter_map(|message| message.get("content")).map(text_of).find(|text| !text.is_empty());
     let tools = body.get("tools").and_then(Value::as_array);
-    let parts = [body.get("tools"), body.get("system")]
-        .into_iter()
-        .flatten()
-        .chain(messages);
+    let parts = [body.get("tools"), body.get("system")].into_iter().flatten().chain(messages);
     Ok(Ask {
         model: model.to_owned(),
         stream: body.get("stream").and_then(Value::as_bool).unwrap_or(false),
@@ -71,15 +41,9 @@ pub(super) fn read(body: &Value, headers: &HeaderMap) -> Result<Ask, Trouble> {
         max_tokens: Some(max_tokens),
         tools: tools.into_iter().flatten().filter_map(tool).collect(),
         tool_choice: tool_choice(body.get("tool_choice")),
-        parallel_calls: !body
-            .pointer("/tool_choice/disable_parallel_tool_use")
-            .and_then(Value::as_bool)
-            .unwrap_or(false),
+        parallel_calls: !body.pointer("/tool_choice/disable_parallel_tool_use").and_then(Value::as_bool).unwrap_or(false),
         format: format(body),
-        reasoning: matches!(
-            body.pointer("/thinking/type").and_then(Value::as_str),
-            Some("enabled" | "adaptive")
-        ),
+        reasoning: matches!(body.pointer("/thinking/type").and_then(Value::as_str), Some("enabled" | "adaptive")),
         cache_marked: holds_field(body, "cache_control"),
     })
 }
@@ -93,10 +57,7 @@ fn holds_tool_result(message: &Value) -> bool {
 fn tool(tool: &Value) -> Option<Tool> {
     Some(Tool {
         name: tool.get("name")?.as_str()?.to_owned(),
-        schema: tool
-            .get("input_schema")
-            .cloned()
-            .unwrap_or_else(|| json!({"type": "object"})),
+        schema: tool.get("input_schema").cloned().unwrap_or_else(|| json!({"type": "object"})),
     })
 }
 
@@ -105,29 +66,20 @@ fn tool_choice(choice: Option<&Value>) -> ToolChoice {
     match field("type") {
         Some("none") => ToolChoice::Never,
         Some("any") => ToolChoice::Required,
-        Some("tool") => field("name").map_or(ToolChoice::Required, |name| {
-            ToolChoice::Named(name.to_owned())
-        }),
+        Some("tool") => field("name").map_or(ToolChoice::Required, |name| ToolChoice::Named(name.to_owned())),
         _ => ToolChoice::Auto,
     }
 }
 
 /// Structured output lies in `output_config.format`, in `output_format` while it was in beta.
 fn format(body: &Value) -> Format {
-    let format = body
-        .pointer("/output_config/format")
-        .or_else(|| body.get("output_format"));
-    format
-        .and_then(|format| format.get("schema"))
-        .map_or(Format::Text, |schema| Format::Schema(schema.clone()))
+    let format = body.pointer("/output_config/format").or_else(|| body.get("output_format"));
+    format.and_then(|format| format.get("schema")).map_or(Format::Text, |schema| Format::Schema(schema.clone()))
 }
 
 pub(super) fn whole(reply: &Reply<'_>) -> Value {
     let answer = reply.answer;
-    let content: Vec<Value> = blocks(answer)
-        .into_iter()
-        .map(|block| block.finished())
-        .collect();
+    let content: Vec<Value> = blocks(answer).into_iter().map(|block| block.finished()).collect();
     let mut message = message(reply, &usage_object(&answer.usage, answer.usage.completion));
     message["content"] = Value::Array(content);
     message["stop_reason"] = json!(stop_reason(answer.finish));
@@ -137,24 +89,14 @@ pub(super) fn whole(reply: &Reply<'_>) -> Value {
 pub(super) fn events(reply: &Reply<'_>) -> Vec<Event> {
     let answer = reply.answer;
     let start = message(reply, &usage_object(&answer.usage, 1));
-    let mut events = vec![
-        event(&json!({"type": "message_start", "message": start}), 0),
-        event(&json!({"type": "ping"}), 0),
-    ];
+    let mut events = vec![event(&json!({"type": "message_start", "message": start}), 0), event(&json!({"type": "ping"}), 0)];
     for (index, block) in blocks(answer).into_iter().enumerate() {
-        let begun =
-            json!({"type": "content_block_start", "index": index, "content_block": block.begun()});
+        let begun = json!({"type": "content_block_start", "index": index, "content_block": block.begun()});
         events.push(event(&begun, 0));
         for (delta, tokens) in block.deltas(reply.tokens_per_chunk) {
-            events.push(event(
-                &json!({"type": "content_block_delta", "index": index, "delta": delta}),
-                tokens,
-            ));
+            events.push(event(&json!({"type": "content_block_delta", "index": index, "delta": delta}), tokens));
         }
-        events.push(event(
-            &json!({"type": "content_block_stop", "index": index}),
-            0,
-        ));
+        events.push(event(&json!({"type": "content_block_stop", "index": index}), 0));
     }
     let end = json!({
         "type": "message_delta",
@@ -168,14 +110,8 @@ pub(super) fn events(reply: &Reply<'_>) -> Vec<Event> {
 
 /// A named event; the name is the type.
 pub(super) fn event(value: &Value, tokens: u32) -> Event {
-    let name = value
-        .get("type")
-        .and_then(Value::as_str)
-        .unwrap_or("message");
-    Event {
-        bytes: Bytes::from(format!("event: {name}\ndata: {value}\n\n")),
-        tokens,
-    }
+    let name = value.get("type").and_then(Value::as_str).unwrap_or("message");
+    Event { bytes: Bytes::from(format!("event: {name}\ndata: {value}\n\n")), tokens }
 }
 
 /// A part of the answer.
@@ -224,30 +160,19 @@ impl Block<'_> {
     fn deltas(&self, per: usize) -> Vec<(Value, u32)> {
         match self {
             Self::Thinking(tokens) => {
-                let mut deltas: Vec<(Value, u32)> = grouped(tokens, per)
-                    .map(|(piece, count)| {
-                        (json!({"type": "thinking_delta", "thinking": piece}), count)
-                    })
-                    .collect();
-                deltas.push((
-                    json!({"type": "signature_delta", "signature": SIGNATURE}),
-                    0,
-                ));
+                let mut deltas: Vec<(Value, u32)> =
+                    grouped(tokens, per).map(|(piece, count)| (json!({"type": "thinking_delta", "thinking": piece}), count)).collect();
+                deltas.push((json!({"type": "signature_delta", "signature": SIGNATURE}), 0));
                 deltas
             }
-            Self::Text(tokens) => grouped(tokens, per)
-                .map(|(piece, count)| (json!({"type": "text_delta", "text": piece}), count))
-                .collect(),
+            Self::Text(tokens) => {
+                grouped(tokens, per).map(|(piece, count)| (json!({"type": "text_delta", "text": piece}), count)).collect()
+            }
             Self::ToolUse(call) => {
                 // The name took a token too.
                 let mut deltas = vec![(json!({"type": "input_json_delta", "partial_json": ""}), 1)];
                 let pieces = text::pieces(&call.arguments);
-                let rest = grouped(&pieces, per).map(|(piece, count)| {
-                    (
-                        json!({"type": "input_json_delta", "partial_json": piece}),
-                        count,
-                    )
-                });
+                let rest = grouped(&pieces, per).map(|(piece, count)| (json!({"type": "input_json_delta", "partial_json": piece}), count));
                 deltas.extend(rest);
                 deltas
             }
@@ -311,23 +236,11 @@ pub(super) fn error(trouble: &Trouble) -> Value {
 pub(super) fn rate_headers(standing: &Standing, unix_now: u64, headers: &mut HeaderMap) {
     let reset = rfc3339(unix_now + standing.reset.as_secs());
     let fields = [
-        (
-            "anthropic-ratelimit-requests-limit",
-            standing.spec.requests.to_string(),
-        ),
-        (
-            "anthropic-ratelimit-requests-remaining",
-            standing.requests_left.to_string(),
-        ),
+        ("anthropic-ratelimit-requests-limit", standing.spec.requests.to_string()),
+        ("anthropic-ratelimit-requests-remaining", standing.requests_left.to_string()),
         ("anthropic-ratelimit-requests-reset", reset.clone()),
-        (
-            "anthropic-ratelimit-tokens-limit",
-            standing.spec.tokens.to_string(),
-        ),
-        (
-            "anthropic-ratelimit-tokens-remaining",
-            standing.tokens_left.to_string(),
-        ),
+        ("anthropic-ratelimit-tokens-limit", standing.spec.tokens.to_string()),
+        ("anthropic-ratelimit-tokens-remaining", standing.tokens_left.to_string()),
         ("anthropic-ratelimit-tokens-reset", reset),
     ];
     for (name, value) in fields {
@@ -343,16 +256,11 @@ fn rfc3339(unix_seconds: u64) -> String {
     let shifted = days + 719_468;
     let era = shifted / 146_097;
     let day_of_era = shifted % 146_097;
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let march_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 {
-        march_month + 3
-    } else {
-        march_month - 9
-    };
+    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")

@@ -11,40 +11,18 @@ pub(super) fn read(body: &Value) -> Result<Ask, Trouble> {
         .get("contents")
         .and_then(Value::as_array)
         .filter(|contents| !contents.is_empty())
-        .ok_or_else(|| {
-            Trouble::invalid(
-                "* GenerateContentRequest.contents: contents is not specified",
-                Some("contents"),
-            )
-        })?;
-    let is_user = |content: &&Value| {
-        content
-            .get("role")
-            .and_then(Value::as_str)
-            .is_none_or(|role| role == "user")
-    };
-    let questions = contents
-        .iter()
-        .rev()
-        .filter(is_user)
-        .filter_map(|content| content.get("parts"))
-        .map(text_of);
+        .ok_or_else(|| Trouble::invalid("* GenerateContentRequest.contents: contents is not specified", Some("contents")))?;
+    let is_user = |content: &&Value| content.get("role").and_then(Value::as_str).is_none_or(|role| role == "user");
+    let questions = contents.iter().rev().filter(is_user).filter_map(|content| content.get("parts")).map(text_of);
     let settings = body.get("generationConfig");
     let setting = |name: &str| settings.and_then(|settings| settings.get(name));
-    let thinking =
-        setting("thinkingConfig").and_then(|config| config.get("includeThoughts")?.as_bool());
-    let parts = [body.get("tools"), body.get("systemInstruction")]
-        .into_iter()
-        .flatten()
-        .chain(contents);
+    let thinking = setting("thinkingConfig").and_then(|config| config.get("includeThoughts")?.as_bool());
+    let parts = [body.get("tools"), body.get("systemInstruction")].into_iter().flatten().chain(contents);
     Ok(Ask {
         model: String::new(),
         stream: false,
         stream_usage: true,
-        question: questions
-            .into_iter()
-            .find(|text| !text.is_empty())
-            .unwrap_or_default(),
+        question: questions.into_iter().find(|text| !text.is_empty()).unwrap_or_default(),
         after_tool: contents.last().is_some_and(holds_function_response),
         prompt: prefixes("gemini", parts),
         max_tokens: token_count(setting("maxOutputTokens")),
@@ -59,30 +37,16 @@ pub(super) fn read(body: &Value) -> Result<Ask, Trouble> {
 
 fn holds_function_response(content: &Value) -> bool {
     let parts = content.get("parts").and_then(Value::as_array);
-    parts.is_some_and(|parts| {
-        parts
-            .iter()
-            .any(|part| part.get("functionResponse").is_some())
-    })
+    parts.is_some_and(|parts| parts.iter().any(|part| part.get("functionResponse").is_some()))
 }
 
 fn tools(body: &Value) -> Vec<Tool> {
-    let lists = body
-        .get("tools")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten();
+    let lists = body.get("tools").and_then(Value::as_array).into_iter().flatten();
     lists
-        .filter_map(|list| {
-            list.get("functionDeclarations")
-                .or_else(|| list.get("function_declarations"))?
-                .as_array()
-        })
+        .filter_map(|list| list.get("functionDeclarations").or_else(|| list.get("function_declarations"))?.as_array())
         .flatten()
         .filter_map(|function| {
-            let schema = function
-                .get("parametersJsonSchema")
-                .or_else(|| function.get("parameters"));
+            let schema = function.get("parametersJsonSchema").or_else(|| function.get("parameters"));
             Some(Tool {
                 name: function.get("name")?.as_str()?.to_owned(),
                 schema: schema.cloned().unwrap_or_else(|| json!({"type": "object"})),
@@ -105,9 +69,7 @@ fn format(settings: Option<&Value>) -> Format {
     let setting = |name: &str| settings.and_then(|settings| settings.get(name));
     match setting("responseJsonSchema").or_else(|| setting("responseSchema")) {
         Some(schema) => Format::Schema(schema.clone()),
-        None if setting("responseMimeType").and_then(Value::as_str) == Some("application/json") => {
-            Format::Json
-        }
+        None if setting("responseMimeType").and_then(Value::as_str) == Some("application/json") => Format::Json,
         None => Format::Text,
     }
 }
@@ -128,28 +90,16 @@ pub(super) fn whole(reply: &Reply<'_>) -> Value {
 pub(super) fn events(reply: &Reply<'_>) -> Vec<Event> {
     let answer = reply.answer;
     let per = reply.tokens_per_chunk;
-    let thoughts = grouped(&answer.reasoning, per)
-        .map(|(piece, tokens)| Piece::of(json!({"text": piece, "thought": true}), tokens, tokens));
-    let words = grouped(&answer.text, per)
-        .map(|(piece, tokens)| Piece::of(json!({"text": piece}), tokens, 0));
-    let calls = answer
-        .calls
-        .iter()
-        .map(|made| Piece::of(call(made), made.tokens(), 0));
+    let thoughts =
+        grouped(&answer.reasoning, per).map(|(piece, tokens)| Piece::of(json!({"text": piece, "thought": true}), tokens, tokens));
+    let words = grouped(&answer.text, per).map(|(piece, tokens)| Piece::of(json!({"text": piece}), tokens, 0));
+    let calls = answer.calls.iter().map(|made| Piece::of(call(made), made.tokens(), 0));
     let mut pieces: Vec<Piece> = thoughts.chain(words).chain(calls).collect();
     if pieces.is_empty() {
-        pieces.push(Piece {
-            parts: Vec::new(),
-            tokens: 0,
-            thoughts: 0,
-        });
+        pieces.push(Piece { parts: Vec::new(), tokens: 0, thoughts: 0 });
     }
     // Usage grows from event to event, and the last one says why it ended.
-    let mut usage = Usage {
-        completion: 0,
-        reasoning: 0,
-        ..answer.usage
-    };
+    let mut usage = Usage { completion: 0, reasoning: 0, ..answer.usage };
     let last = pieces.len() - 1;
     pieces
         .into_iter()
@@ -171,11 +121,7 @@ struct Piece {
 
 impl Piece {
     fn of(part: Value, tokens: u32, thoughts: u32) -> Self {
-        Self {
-            parts: vec![part],
-            tokens,
-            thoughts,
-        }
+        Self { parts: vec![part], tokens, thoughts }
     }
 }
 
@@ -242,9 +188,7 @@ pub(super) fn error(trouble: &Trouble) -> Value {
 }
 
 pub(super) fn models(models: &[String]) -> Value {
-    let list: Vec<Value> = models
-        .iter()
-        .map(|model| json!({"name": format!("models/{model}"), "supportedGenerationMethods": ["generateContent"]}))
-        .collect();
+    let list: Vec<Value> =
+        models.iter().map(|model| json!({"name": format!("models/{model}"), "supportedGenerationMethods": ["generateContent"]})).collect();
     json!({"models": list})
 }

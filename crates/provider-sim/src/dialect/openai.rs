@@ -13,57 +13,32 @@ use crate::rate_limit::Standing;
 use crate::text;
 
 pub(super) fn read(body: &Value) -> Result<Ask, Trouble> {
-    let model = body
-        .get("model")
-        .and_then(Value::as_str)
-        .ok_or_else(|| Trouble::invalid("you must provide a model parameter", Some("model")))?;
+    let model =
+        body.get("model").and_then(Value::as_str).ok_or_else(|| Trouble::invalid("you must provide a model parameter", Some("model")))?;
     let messages = body
         .get("messages")
         .and_then(Value::as_array)
-        .ok_or_else(|| {
-            Trouble::invalid("Missing required parameter: 'messages'.", Some("messages"))
-        })?;
+        .ok_or_else(|| Trouble::invalid("Missing required parameter: 'messages'.", Some("messages")))?;
     if messages.is_empty() {
-        return Err(Trouble::invalid(
-            "[] is too short - 'messages'",
-            Some("messages"),
-        ));
+        return Err(Trouble::invalid("[] is too short - 'messages'", Some("messages")));
     }
-    if let Some(nameless) = messages
-        .iter()
-        .position(|message| message.get("role").and_then(Value::as_str).is_none())
-    {
-        return Err(Trouble::invalid(
-            format!("Missing required parameter: 'messages[{nameless}].role'."),
-            Some("messages"),
-        ));
+    if let Some(nameless) = messages.iter().position(|message| message.get("role").and_then(Value::as_str).is_none()) {
+        return Err(Trouble::invalid(format!("Missing required parameter: 'messages[{nameless}].role'."), Some("messages")));
     }
-    let role =
-        |message: &Value, role: &str| message.get("role").and_then(Value::as_str) == Some(role);
-    let question = messages
-        .iter()
-        .rev()
-        .find(|message| role(message, "user"))
-        .and_then(|message| message.get("content"));
+    let role = |message: &Value, role: &str| message.get("role").and_then(Value::as_str) == Some(role);
+    let question = messages.iter().rev().find(|message| role(message, "user")).and_then(|message| message.get("content"));
     let tools = body.get("tools").and_then(Value::as_array);
     Ok(Ask {
         model: model.to_owned(),
         stream: body.get("stream").and_then(Value::as_bool).unwrap_or(false),
-        stream_usage: body
-            .pointer("/stream_options/include_usage")
-            .and_then(Value::as_bool)
-            .unwrap_or(false),
+        stream_usage: body.pointer("/stream_options/include_usage").and_then(Value::as_bool).unwrap_or(false),
         question: question.map(text_of).unwrap_or_default(),
         after_tool: messages.last().is_some_and(|message| role(message, "tool")),
         prompt: prefixes(model, body.get("tools").into_iter().chain(messages)),
-        max_tokens: token_count(body.get("max_completion_tokens"))
-            .or_else(|| token_count(body.get("max_tokens"))),
+        max_tokens: token_count(body.get("max_completion_tokens")).or_else(|| token_count(body.get("max_tokens"))),
         tools: tools.into_iter().flatten().filter_map(tool).collect(),
         tool_choice: tool_choice(body.get("tool_choice")),
-        parallel_calls: body
-            .get("parallel_tool_calls")
-            .and_then(Value::as_bool)
-            .unwrap_or(true),
+        parallel_calls: body.get("parallel_tool_calls").and_then(Value::as_bool).unwrap_or(true),
         format: format(body.get("response_format")),
         reasoning: reasons(body),
         cache_marked: holds_field(body, "cache_control"),
@@ -74,10 +49,7 @@ fn tool(tool: &Value) -> Option<Tool> {
     let function = tool.get("function")?;
     Some(Tool {
         name: function.get("name")?.as_str()?.to_owned(),
-        schema: function
-            .get("parameters")
-            .cloned()
-            .unwrap_or_else(|| json!({"type": "object"})),
+        schema: function.get("parameters").cloned().unwrap_or_else(|| json!({"type": "object"})),
     })
 }
 
@@ -96,43 +68,26 @@ fn tool_choice(choice: Option<&Value>) -> ToolChoice {
 fn format(format: Option<&Value>) -> Format {
     match format.and_then(|format| format.get("type")?.as_str()) {
         Some("json_object") => Format::Json,
-        Some("json_schema") => format
-            .and_then(|format| format.pointer("/json_schema/schema"))
-            .map_or(Format::Json, |schema| Format::Schema(schema.clone())),
+        Some("json_schema") => {
+            format.and_then(|format| format.pointer("/json_schema/schema")).map_or(Format::Json, |schema| Format::Schema(schema.clone()))
+        }
         _ => Format::Text,
     }
 }
 
 /// Asked for by `reasoning_effort`, or by the `reasoning` or `thinking` objects of compatible hosts.
 fn reasons(body: &Value) -> bool {
-    let effort = body
-        .get("reasoning_effort")
-        .or_else(|| body.pointer("/reasoning/effort"));
-    let by_effort = effort
-        .and_then(Value::as_str)
-        .is_some_and(|effort| effort != "none");
-    let enabled = body
-        .pointer("/reasoning/enabled")
-        .and_then(Value::as_bool)
-        .unwrap_or(false);
+    let effort = body.get("reasoning_effort").or_else(|| body.pointer("/reasoning/effort"));
+    let by_effort = effort.and_then(Value::as_str).is_some_and(|effort| effort != "none");
+    let enabled = body.pointer("/reasoning/enabled").and_then(Value::as_bool).unwrap_or(false);
     let budget = token_count(body.pointer("/reasoning/max_tokens")).is_some();
     let thinking = body.pointer("/thinking/type").and_then(Value::as_str) == Some("enabled");
     by_effort || enabled || budget || thinking
 }
 
 pub(super) fn whole(reply: &Reply<'_>) -> Value {
-    let Answer {
-        reasoning,
-        text,
-        calls,
-        finish,
-        usage,
-    } = reply.answer;
-    let content = if calls.is_empty() {
-        Value::String(text.concat())
-    } else {
-        Value::Null
-    };
+    let Answer { reasoning, text, calls, finish, usage } = reply.answer;
+    let content = if calls.is_empty() { Value::String(text.concat()) } else { Value::Null };
     let mut message = json!({"role": "assistant", "content": content, "refusal": null});
     if !reasoning.is_empty() {
         message["reasoning_content"] = Value::String(reasoning.concat());
@@ -155,19 +110,9 @@ pub(super) fn whole(reply: &Reply<'_>) -> Value {
 pub(super) fn events(reply: &Reply<'_>) -> Vec<Event> {
     let answer = reply.answer;
     let per = reply.tokens_per_chunk;
-    let mut events = vec![chunk(
-        reply,
-        &json!({"role": "assistant", "content": "", "refusal": null}),
-        None,
-        0,
-    )];
+    let mut events = vec![chunk(reply, &json!({"role": "assistant", "content": "", "refusal": null}), None, 0)];
     for (piece, tokens) in grouped(&answer.reasoning, per) {
-        events.push(chunk(
-            reply,
-            &json!({"reasoning_content": piece}),
-            None,
-            tokens,
-        ));
+        events.push(chunk(reply, &json!({"reasoning_content": piece}), None, tokens));
     }
     for (piece, tokens) in grouped(&answer.text, per) {
         events.push(chunk(reply, &json!({"content": piece}), None, tokens));
@@ -189,10 +134,7 @@ pub(super) fn events(reply: &Reply<'_>) -> Vec<Event> {
         last["usage"] = usage_object(&answer.usage);
         events.push(data(&last, 0));
     }
-    events.push(Event {
-        bytes: Bytes::from_static(b"data: [DONE]\n\n"),
-        tokens: 0,
-    });
+    events.push(Event { bytes: Bytes::from_static(b"data: [DONE]\n\n"), tokens: 0 });
     events
 }
 
@@ -265,20 +207,11 @@ pub(super) fn error(trouble: &Trouble) -> Value {
 pub(super) fn rate_headers(standing: &Standing, headers: &mut HeaderMap) {
     let reset = go_duration(standing.reset);
     let fields = [
-        (
-            "x-ratelimit-limit-requests",
-            standing.spec.requests.to_string(),
-        ),
-        (
-            "x-ratelimit-remaining-requests",
-            standing.requests_left.to_string(),
-        ),
+        ("x-ratelimit-limit-requests", standing.spec.requests.to_string()),
+        ("x-ratelimit-remaining-requests", standing.requests_left.to_string()),
         ("x-ratelimit-reset-requests", reset.clone()),
         ("x-ratelimit-limit-tokens", standing.spec.tokens.to_string()),
-        (
-            "x-ratelimit-remaining-tokens",
-            standing.tokens_left.to_string(),
-        ),
+        ("x-ratelimit-remaining-tokens", standing.tokens_left.to_string()),
         ("x-ratelimit-reset-tokens", reset),
     ];
     for (name, value) in fields {
@@ -297,10 +230,8 @@ fn go_duration(duration: Duration) -> String {
 }
 
 pub(super) fn models(models: &[String], owner: &str) -> Value {
-    let list: Vec<Value> = models
-        .iter()
-        .map(|model| json!({"id": model, "object": "model", "created": 1_750_000_000, "owned_by": owner}))
-        .collect();
+    let list: Vec<Value> =
+        models.iter().map(|model| json!({"id": model, "object": "model", "created": 1_750_000_000, "owned_by": owner})).collect();
     json!({"object": "list", "data": list})
 }
 

@@ -26,19 +26,12 @@ impl Answered {
 
     /// The data of all events, parsed; `[DONE]` is left out.
     pub(super) fn events(&self) -> Vec<Value> {
-        let data = self
-            .text
-            .lines()
-            .filter_map(|line| line.strip_prefix("data: "));
-        data.filter(|data| *data != "[DONE]")
-            .map(|data| serde_json::from_str(data).unwrap())
-            .collect()
+        let data = self.text.lines().filter_map(|line| line.strip_prefix("data: "));
+        data.filter(|data| *data != "[DONE]").map(|data| serde_json::from_str(data).unwrap()).collect()
     }
 
     pub(super) fn header(&self, name: &str) -> &str {
-        self.headers
-            .get(name)
-            .map_or("", |value| value.to_str().unwrap())
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 }
 
@@ -55,19 +48,13 @@ pub(super) fn request(path: &str, headers: &[(&str, &str)], body: &Value) -> Req
     for (name, value) in headers {
         builder = builder.header(*name, *value);
     }
-    builder
-        .body(Full::new(Bytes::from(body.to_string())))
-        .unwrap()
+    builder.body(Full::new(Bytes::from(body.to_string()))).unwrap()
 }
 
 /// A request whose head came back; the connection ends with the tasks.
-pub(super) async fn send(
-    sim: &SimHandle,
-    request: Request<Full<Bytes>>,
-) -> hyper::Result<(Response<Incoming>, Tasks)> {
+pub(super) async fn send(sim: &SimHandle, request: Request<Full<Bytes>>) -> hyper::Result<(Response<Incoming>, Tasks)> {
     let stream = TcpStream::connect(sim.addr()).await.unwrap();
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let tasks = Tasks::new();
     let shutdown = tasks.shutdown().clone();
     tasks.spawn("client", async move {
@@ -92,20 +79,10 @@ pub(super) async fn finish(response: Response<Incoming>) -> Answered {
             }
         }
     }
-    Answered {
-        status: head.status.as_u16(),
-        headers: head.headers,
-        text: String::from_utf8(text).unwrap(),
-        complete,
-    }
+    Answered { status: head.status.as_u16(), headers: head.headers, text: String::from_utf8(text).unwrap(), complete }
 }
 
-pub(super) async fn post_with(
-    sim: &SimHandle,
-    path: &str,
-    headers: &[(&str, &str)],
-    body: &Value,
-) -> Answered {
+pub(super) async fn post_with(sim: &SimHandle, path: &str, headers: &[(&str, &str)], body: &Value) -> Answered {
     let (response, _tasks) = send(sim, request(path, headers, body)).await.unwrap();
     finish(response).await
 }
@@ -115,13 +92,7 @@ pub(super) async fn chat(sim: &SimHandle, body: &Value) -> Answered {
 }
 
 pub(super) async fn messages(sim: &SimHandle, body: &Value) -> Answered {
-    post_with(
-        sim,
-        "/v1/messages",
-        &[("anthropic-version", "2023-06-01")],
-        body,
-    )
-    .await
+    post_with(sim, "/v1/messages", &[("anthropic-version", "2023-06-01")], body).await
 }
 
 pub(super) async fn gemini(sim: &SimHandle, action: &str, body: &Value) -> Answered {

@@ -23,10 +23,7 @@ fn whole() -> Value {
 async fn raw(sim: &SimHandle) -> std::io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(sim.addr()).await?;
     let body = whole().to_string();
-    let head = format!(
-        "POST {PATH} HTTP/1.1\r\nhost: sim\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
-        body.len()
-    );
+    let head = format!("POST {PATH} HTTP/1.1\r\nhost: sim\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
     stream.write_all(format!("{head}{body}").as_bytes()).await?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await?;
@@ -36,38 +33,26 @@ async fn raw(sim: &SimHandle) -> std::io::Result<Vec<u8>> {
 #[tokio::test]
 async fn statuses_carry_the_shape_and_the_headers() {
     let sim = regular();
-    sim.set_fault(Some(Fault::Status {
-        status: 429,
-        retry_after: Some(Duration::from_millis(1_500)),
-    }));
+    sim.set_fault(Some(Fault::Status { status: 429, retry_after: Some(Duration::from_millis(1_500)) }));
     let limited = chat(&sim, &stream()).await;
     assert_eq!((limited.status, limited.header("retry-after")), (429, "2"));
     assert_eq!(limited.json()["error"]["code"], "rate_limit_exceeded");
     sim.push_script(Script::status(529));
     let overloaded = messages(&sim, &whole()).await;
-    assert_eq!(
-        (overloaded.status, &overloaded.json()["error"]["type"]),
-        (529, &json!("overloaded_error"))
-    );
+    assert_eq!((overloaded.status, &overloaded.json()["error"]["type"]), (529, &json!("overloaded_error")));
     sim.push_script(Script::status(503));
     let unavailable = gemini(&sim, "generateContent", &json!({})).await;
     assert_eq!(unavailable.json()["error"]["status"], "UNAVAILABLE");
     sim.set_fault(None);
     assert_eq!(chat(&sim, &whole()).await.status, 200);
     let stats = sim.stats();
-    assert_eq!(
-        (stats.requests, stats.by_status[&429], stats.by_status[&200]),
-        (4, 1, 1)
-    );
+    assert_eq!((stats.requests, stats.by_status[&429], stats.by_status[&200]), (4, 1, 1));
 }
 
 #[tokio::test]
 async fn a_ratio_strikes_some_requests() {
     let sim = regular();
-    let rule = FaultRule::always(Fault::Status {
-        status: 500,
-        retry_after: None,
-    });
+    let rule = FaultRule::always(Fault::Status { status: 500, retry_after: None });
     sim.set_faults(vec![rule.with_ratio(0.5)]);
     for _ in 0..60 {
         chat(&sim, &whole()).await;
@@ -86,11 +71,7 @@ async fn a_cut_sends_what_came_before() {
     sim.push_script(Script::fault(Fault::Cut { after: 0 }));
     let half = chat(&sim, &whole()).await;
     assert!(!half.complete && !half.text.is_empty());
-    assert_eq!(
-        sim.stats().disconnects,
-        [],
-        "our own cuts are not the caller's"
-    );
+    assert_eq!(sim.stats().disconnects, [], "our own cuts are not the caller's");
 }
 
 #[tokio::test]
@@ -98,10 +79,7 @@ async fn streams_break_in_the_ways_of_their_dialects() {
     let sim = regular();
     sim.set_fault(Some(Fault::ErrorEvent { after: 2 }));
     let events = chat(&sim, &stream()).await.events();
-    assert_eq!(
-        (events.len(), &events[2]["error"]["type"]),
-        (3, &json!("server_error"))
-    );
+    assert_eq!((events.len(), &events[2]["error"]["type"]), (3, &json!("server_error")));
     let mut body = stream();
     body["max_tokens"] = json!(100);
     let events = messages(&sim, &body).await;
@@ -111,26 +89,14 @@ async fn streams_break_in_the_ways_of_their_dialects() {
 
     sim.set_fault(Some(Fault::Malformed));
     let broken = chat(&sim, &stream()).await;
-    let first = broken
-        .text
-        .lines()
-        .next()
-        .unwrap()
-        .strip_prefix("data: ")
-        .unwrap();
+    let first = broken.text.lines().next().unwrap().strip_prefix("data: ").unwrap();
     assert!(serde_json::from_str::<Value>(first).is_err());
     let broken = chat(&sim, &whole()).await;
     assert!(broken.complete && serde_json::from_str::<Value>(&broken.text).is_err());
 
     sim.set_fault(Some(Fault::Empty));
     let empty = chat(&sim, &whole()).await.json();
-    assert_eq!(
-        (
-            &empty["choices"][0]["message"]["content"],
-            &empty["usage"]["completion_tokens"]
-        ),
-        (&json!(""), &json!(0))
-    );
+    assert_eq!((&empty["choices"][0]["message"]["content"], &empty["usage"]["completion_tokens"]), (&json!(""), &json!(0)));
 }
 
 #[tokio::test]
@@ -148,15 +114,7 @@ async fn a_caller_who_leaves_a_silent_stream_is_noticed() {
     let stats = sim.wait_until(|stats| !stats.disconnects.is_empty()).await;
     let gone = stats.disconnects[0];
     assert!(gone.streaming && gone.at >= left && gone.at - left < Duration::from_secs(5));
-    assert_eq!(
-        (
-            gone.request,
-            gone.events_sent,
-            stats.active_streams,
-            stats.active_requests
-        ),
-        (1, 2, 0, 0)
-    );
+    assert_eq!((gone.request, gone.events_sent, stats.active_streams, stats.active_requests), (1, 2, 0, 0));
 }
 
 #[tokio::test]
@@ -165,13 +123,7 @@ async fn a_caller_who_leaves_an_unanswered_request_is_noticed() {
     sim.set_fault(Some(Fault::Hang));
     let stream = TcpStream::connect(sim.addr()).await.unwrap();
     let mut stream = stream;
-    stream
-        .write_all(
-            format!("POST {PATH} HTTP/1.1\r\nhost: sim\r\ncontent-length: 2\r\n\r\n{{}}")
-                .as_bytes(),
-        )
-        .await
-        .unwrap();
+    stream.write_all(format!("POST {PATH} HTTP/1.1\r\nhost: sim\r\ncontent-length: 2\r\n\r\n{{}}").as_bytes()).await.unwrap();
     sim.wait_until(|stats| stats.active_requests == 1).await;
     drop(stream);
     let stats = sim.wait_until(|stats| stats.active_requests == 0).await;
@@ -183,10 +135,7 @@ async fn a_caller_who_leaves_an_unanswered_request_is_noticed() {
 async fn a_reset_is_a_reset() {
     let sim = regular();
     sim.set_fault(Some(Fault::Reset));
-    assert_eq!(
-        raw(&sim).await.unwrap_err().kind(),
-        ErrorKind::ConnectionReset
-    );
+    assert_eq!(raw(&sim).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
     sim.set_fault(None);
     assert!(raw(&sim).await.unwrap().starts_with(b"HTTP/1.1 200"));
 }
@@ -194,11 +143,7 @@ async fn a_reset_is_a_reset() {
 #[tokio::test]
 async fn nobody_listens_while_connections_are_refused() {
     let sim = regular();
-    let refused = async || {
-        TcpStream::connect(sim.addr())
-            .await
-            .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
-    };
+    let refused = async || TcpStream::connect(sim.addr()).await.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused);
     sim.set_fault(Some(Fault::Refuse));
     while !refused().await {
         tokio::task::yield_now().await;
@@ -213,11 +158,7 @@ async fn nobody_listens_while_connections_are_refused() {
 #[tokio::test]
 async fn a_schedule_opens_and_shuts_the_door_by_itself() {
     let sim = regular();
-    let tide = Schedule::Every {
-        period: Duration::from_millis(60),
-        down: Duration::from_millis(30),
-        phase: Duration::ZERO,
-    };
+    let tide = Schedule::Every { period: Duration::from_millis(60), down: Duration::from_millis(30), phase: Duration::ZERO };
     sim.set_faults(vec![FaultRule::always(Fault::Refuse).with_schedule(tide)]);
     let mut seen = Vec::new();
     while seen.len() < 5 {
@@ -234,19 +175,11 @@ async fn scripts_are_used_up_in_order_and_the_header_comes_first() {
     let sim = regular();
     sim.push_script(Script::status(500));
     sim.push_script(Script::text("exactly this"));
-    assert_eq!(
-        post_with(&sim, PATH, &[("x-sim-script", "status=402")], &whole())
-            .await
-            .status,
-        402
-    );
+    assert_eq!(post_with(&sim, PATH, &[("x-sim-script", "status=402")], &whole()).await.status, 402);
     assert_eq!(chat(&sim, &whole()).await.status, 500);
     let given = chat(&sim, &whole()).await.json();
     assert_eq!(given["choices"][0]["message"]["content"], "exactly this");
-    assert_ne!(
-        chat(&sim, &whole()).await.json()["choices"][0]["message"]["content"],
-        "exactly this"
-    );
+    assert_ne!(chat(&sim, &whole()).await.json()["choices"][0]["message"]["content"], "exactly this");
     let unknown = post_with(&sim, PATH, &[("x-sim-script", "explode")], &whole()).await;
     assert_eq!(unknown.status, 400);
     assert!(unknown.text.contains("`explode`"));

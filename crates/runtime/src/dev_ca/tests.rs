@@ -23,11 +23,7 @@ fn certificates_are_private_made_once_and_verify() {
     let first = read_all(&paths);
     DevCa::ensure_at(&dir, NOW + 3_600).unwrap();
     assert_eq!(read_all(&paths), first);
-    assert_eq!(
-        fs::read_dir(&dir).unwrap().count(),
-        4,
-        "nothing but the four files is left"
-    );
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 4, "nothing but the four files is left");
 }
 
 #[test]
@@ -40,8 +36,7 @@ fn an_expiring_leaf_is_renewed_by_the_same_authority() {
     let second = read_all(&paths);
     assert_eq!(second[0], first[0]);
     assert!(second[1] != first[1] && second[2] != first[2]);
-    let authority =
-        Authority::read(&paths.ca_cert_path, &home.path().join("ca.key"), later).unwrap();
+    let authority = Authority::read(&paths.ca_cert_path, &home.path().join("ca.key"), later).unwrap();
     assert!(leaf_is_good(&paths, &authority, later));
 }
 
@@ -67,12 +62,7 @@ fn an_unusable_directory_is_named_with_what_to_do() {
     let home = tempfile::tempdir().unwrap();
     let file = home.path().join("file");
     fs::write(&file, "").unwrap();
-    let error = DevCa::ensure_at(&file.join("tls"), NOW)
-        .unwrap_err()
-        .to_string();
+    let error = DevCa::ensure_at(&file.join("tls"), NOW).unwrap_err().to_string();
     assert!(error.contains("file/tls"), "{error}");
-    assert!(
-        error.contains("make the directory writable or choose another"),
-        "{error}"
-    );
+    assert!(error.contains("make the directory writable or choose another"), "{error}");
 }

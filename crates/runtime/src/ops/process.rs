@@ -20,14 +20,10 @@ pub struct BuildInfo {
 /// Adds `tidegate_build_info`, whose value is always 1.
 pub fn register_build_info(registry: &Registry, build: &BuildInfo) -> prometheus::Result<()> {
     let info = IntGaugeVec::new(
-        Opts::new(
-            "tidegate_build_info",
-            "Version, commit and compiler of this process; always 1.",
-        ),
+        Opts::new("tidegate_build_info", "Version, commit and compiler of this process; always 1."),
         &["version", "commit", "rustc"],
     )?;
-    info.get_metric_with_label_values(&[build.version, build.commit, build.rustc])?
-        .set(1);
+    info.get_metric_with_label_values(&[build.version, build.commit, build.rustc])?.set(1);
     registry.register(Box::new(info))
 }
 
@@ -49,39 +45,23 @@ struct ProcessCollector {
 impl ProcessCollector {
     fn new() -> prometheus::Result<Self> {
         Ok(Self {
-            cpu: Counter::new(
-                "process_cpu_seconds_total",
-                "CPU time used, user and system, seconds.",
-            )?,
+            cpu: Counter::new("process_cpu_seconds_total", "CPU time used, user and system, seconds.")?,
             resident: Gauge::new("process_resident_memory_bytes", "Resident memory, bytes.")?,
             open_files: IntGauge::new("process_open_fds", "Open file descriptors.")?,
             most_files: IntGauge::new("process_max_fds", "Limit of open file descriptors.")?,
             threads: IntGauge::new("process_threads", "Threads of the process.")?,
-            started: Gauge::new(
-                "process_start_time_seconds",
-                "When the process started, seconds since the Unix epoch.",
-            )?,
+            started: Gauge::new("process_start_time_seconds", "When the process started, seconds since the Unix epoch.")?,
         })
     }
 
     fn families(&self) -> [&dyn Collector; 6] {
-        [
-            &self.cpu,
-            &self.resident,
-            &self.open_files,
-            &self.most_files,
-            &self.threads,
-            &self.started,
-        ]
+        [&self.cpu, &self.resident, &self.open_files, &self.most_files, &self.threads, &self.started]
     }
 }
 
 impl Collector for ProcessCollector {
     fn desc(&self) -> Vec<&Desc> {
-        self.families()
-            .into_iter()
-            .flat_map(Collector::desc)
-            .collect()
+        self.families().into_iter().flat_map(Collector::desc).collect()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
@@ -89,17 +69,13 @@ impl Collector for ProcessCollector {
             return Vec::new();
         };
         // Two scrapes at once may both add the same step; a counter must not fall, and the error does not add up.
-        self.cpu
-            .inc_by((sample.cpu_seconds - self.cpu.get()).max(0.0));
+        self.cpu.inc_by((sample.cpu_seconds - self.cpu.get()).max(0.0));
         self.resident.set(sample.resident_bytes);
         self.open_files.set(sample.open_files);
         self.most_files.set(sample.most_files);
         self.threads.set(sample.threads);
         self.started.set(sample.started_unix_seconds);
-        self.families()
-            .into_iter()
-            .flat_map(Collector::collect)
-            .collect()
+        self.families().into_iter().flat_map(Collector::collect).collect()
     }
 }
 
@@ -119,10 +95,7 @@ impl Sample {
         let boot = value_after(&fs::read_to_string("/proc/stat").ok()?, "btime")?;
         let limits = fs::read_to_string("/proc/self/limits").ok()?;
         // Reading the directory is itself one open descriptor.
-        let open_files = fs::read_dir("/proc/self/fd")
-            .ok()?
-            .count()
-            .saturating_sub(1);
+        let open_files = fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1);
         Some(Self {
             cpu_seconds: stat.cpu_ticks / TICKS_PER_SECOND,
             resident_bytes: value_after(&status, "VmRSS:")? * 1_024.0,
@@ -145,17 +118,8 @@ impl Stat {
     /// starts after the last closing one, at the third field.
     fn parse(text: &str) -> Option<Self> {
         let (_, after_name) = text.rsplit_once(')')?;
-        let field = |number: usize| -> Option<f64> {
-            after_name
-                .split_ascii_whitespace()
-                .nth(number - 3)?
-                .parse()
-                .ok()
-        };
-        Some(Self {
-            cpu_ticks: field(14)? + field(15)?,
-            started_ticks: field(22)?,
-        })
+        let field = |number: usize| -> Option<f64> { after_name.split_ascii_whitespace().nth(number - 3)?.parse().ok() };
+        Some(Self { cpu_ticks: field(14)? + field(15)?, started_ticks: field(22)? })
     }
 }
 

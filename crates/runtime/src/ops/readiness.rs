@@ -20,31 +20,18 @@ impl Readiness {
     pub fn condition(&self, name: &'static str) -> Condition {
         let mut conditions = self.conditions.lock();
         let index = conditions.len();
-        conditions.push(Entry {
-            name,
-            unmet: Some("not reached yet".to_owned()),
-        });
-        Condition {
-            readiness: self.clone(),
-            index,
-        }
+        conditions.push(Entry { name, unmet: Some("not reached yet".to_owned()) });
+        Condition { readiness: self.clone(), index }
     }
 
     /// Whether all conditions hold.
     pub fn is_ready(&self) -> bool {
-        self.conditions
-            .lock()
-            .iter()
-            .all(|entry| entry.unmet.is_none())
+        self.conditions.lock().iter().all(|entry| entry.unmet.is_none())
     }
 
     /// One line, `name: reason`, for each condition that does not hold.
     pub fn missing(&self) -> Vec<String> {
-        self.conditions
-            .lock()
-            .iter()
-            .filter_map(|entry| Some(format!("{}: {}", entry.name, entry.unmet.as_ref()?)))
-            .collect()
+        self.conditions.lock().iter().filter_map(|entry| Some(format!("{}: {}", entry.name, entry.unmet.as_ref()?))).collect()
     }
 }
 

@@ -19,20 +19,13 @@ pub struct TraceContext {
 impl TraceContext {
     /// The first span of a new trace, not sampled.
     pub fn root(random: &mut fastrand::Rng) -> Self {
-        Self {
-            trace_id: random.u128(1..),
-            span_id: random.u64(1..),
-            sampled: false,
-        }
+        Self { trace_id: random.u128(1..), span_id: random.u64(1..), sampled: false }
     }
 
     /// A span below this one.
     #[must_use]
     pub fn child(&self, random: &mut fastrand::Rng) -> Self {
-        Self {
-            span_id: random.u64(1..),
-            ..*self
-        }
+        Self { span_id: random.u64(1..), ..*self }
     }
 
     /// The same place, sampled by chance: every process comes to the same result for the same trace, because it looks only at the
@@ -41,10 +34,7 @@ impl TraceContext {
     pub fn sampled_at(&self, ratio: f64) -> Self {
         let bound = (ratio.clamp(0.0, 1.0) * (1_u64 << 63) as f64) as u64;
         let low = (self.trace_id & u128::from(u64::MAX)) as u64;
-        Self {
-            sampled: low >> 1 < bound,
-            ..*self
-        }
+        Self { sampled: low >> 1 < bound, ..*self }
     }
 
     /// Whether the trace is exported.
@@ -73,21 +63,14 @@ impl TraceContext {
         write_hex(&mut text[3..35], self.trace_id);
         write_hex(&mut text[36..52], u128::from(self.span_id));
         text[54] = HEX[usize::from(self.sampled)];
-        HeaderValue::from_bytes(&text)
-            .expect("hexadecimal digits and hyphens are valid in a header")
+        HeaderValue::from_bytes(&text).expect("hexadecimal digits and hyphens are valid in a header")
     }
 }
 
 impl fmt::Display for TraceContext {
     /// The header value.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "00-{:032x}-{:016x}-{:02x}",
-            self.trace_id,
-            self.span_id,
-            u8::from(self.sampled)
-        )
+        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, u8::from(self.sampled))
     }
 }
 
@@ -108,11 +91,7 @@ pub fn parse_traceparent(value: &str) -> Option<TraceContext> {
     let trace_id = hex(bytes.get(3..35)?)?;
     let span_id = u64::try_from(hex(bytes.get(36..52)?)?).ok()?;
     let flags = hex(bytes.get(53..55)?)?;
-    (trace_id != 0 && span_id != 0).then_some(TraceContext {
-        trace_id,
-        span_id,
-        sampled: flags & 1 == 1,
-    })
+    (trace_id != 0 && span_id != 0).then_some(TraceContext { trace_id, span_id, sampled: flags & 1 == 1 })
 }
 
 /// Lower-case digits only, as the Recommendation demands; at most 32 of them.
@@ -203,18 +182,13 @@ mod tests {
     fn the_ratio_is_kept_and_depends_on_the_trace_alone() {
         let mut random = fastrand::Rng::with_seed(2);
         let sampled = |ratio: f64, random: &mut fastrand::Rng| {
-            (0..10_000)
-                .filter(|_| TraceContext::root(random).sampled_at(ratio).is_sampled())
-                .count()
+            (0..10_000).filter(|_| TraceContext::root(random).sampled_at(ratio).is_sampled()).count()
         };
         assert_eq!(sampled(0.0, &mut random), 0);
         assert_eq!(sampled(1.0, &mut random), 10_000);
         let quarter = sampled(0.25, &mut random);
         assert!((2_200..2_800).contains(&quarter), "{quarter}");
         let root = TraceContext::root(&mut random);
-        assert_eq!(
-            root.sampled_at(0.5).is_sampled(),
-            root.child(&mut random).sampled_at(0.5).is_sampled()
-        );
+        assert_eq!(root.sampled_at(0.5).is_sampled(), root.child(&mut random).sampled_at(0.5).is_sampled());
     }
 }

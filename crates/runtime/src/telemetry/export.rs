@@ -35,15 +35,8 @@ impl Queue {
         registry.register(Box::new(spans.clone()))?;
         // The bound is the configuration's: it is the memory that tracing may take.
         let (sender, receiver) = channel(capacity.max(1));
-        let queue = Self {
-            sender,
-            dropped: spans.with_label_values(&["dropped"]),
-        };
-        let pump = Pump {
-            receiver,
-            exported: spans.with_label_values(&["exported"]),
-            failed: spans.with_label_values(&["failed"]),
-        };
+        let queue = Self { sender, dropped: spans.with_label_values(&["dropped"]) };
+        let pump = Pump { receiver, exported: spans.with_label_values(&["exported"]), failed: spans.with_label_values(&["failed"]) };
         Ok((queue, pump))
     }
 
@@ -129,10 +122,7 @@ impl Pump {
                 return;
             }
             let count = batch.len() as u64;
-            if timeout_at(until, self.export(&exporter, std::mem::take(&mut batch)))
-                .await
-                .is_err()
-            {
+            if timeout_at(until, self.export(&exporter, std::mem::take(&mut batch))).await.is_err() {
                 self.failed.inc_by(count + self.receiver.len() as u64);
                 return;
             }

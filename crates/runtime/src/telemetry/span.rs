@@ -65,11 +65,7 @@ impl FinishedSpan {
             }
         };
         let mut events = SpanEvents::default();
-        events.events = self
-            .events
-            .iter()
-            .map(|event| Event::new(event.name, moment(event.unix_micros), Vec::new(), 0))
-            .collect();
+        events.events = self.events.iter().map(|event| Event::new(event.name, moment(event.unix_micros), Vec::new(), 0)).collect();
         SpanData {
             span_context: SpanContext::new(
                 TraceId::from_bytes(self.context.trace_id().to_be_bytes()),
@@ -96,7 +92,5 @@ impl FinishedSpan {
 }
 
 fn moment(unix_micros: u64) -> SystemTime {
-    UNIX_EPOCH
-        .checked_add(Duration::from_micros(unix_micros))
-        .unwrap_or(UNIX_EPOCH)
+    UNIX_EPOCH.checked_add(Duration::from_micros(unix_micros)).unwrap_or(UNIX_EPOCH)
 }

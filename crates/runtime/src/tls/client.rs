@@ -56,21 +56,14 @@ impl SystemRoots {
         let mut store = RootCertStore::empty();
         let (_, skipped) = store.add_parsable_certificates(found.certs);
         if skipped > 0 {
-            tracing::debug!(
-                skipped,
-                "certificate authorities of the system that do not parse"
-            );
+            tracing::debug!(skipped, "certificate authorities of the system that do not parse");
         }
-        Self {
-            store: Arc::new(store),
-        }
+        Self { store: Arc::new(store) }
     }
 
     /// None at all, where nothing outside is ever called.
     pub fn none() -> Self {
-        Self {
-            store: Arc::new(RootCertStore::empty()),
-        }
+        Self { store: Arc::new(RootCertStore::empty()) }
     }
 
     /// How many authorities there are.
@@ -85,10 +78,7 @@ impl SystemRoots {
 }
 
 /// The configuration of connections to one upstream. Sessions are resumed within it, so make one per upstream and keep it.
-pub fn client_config(
-    options: &ClientTlsOptions,
-    system: &SystemRoots,
-) -> Result<Arc<ClientConfig>, TlsError> {
+pub fn client_config(options: &ClientTlsOptions, system: &SystemRoots) -> Result<Arc<ClientConfig>, TlsError> {
     let roots = roots(options, system)?;
     let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
@@ -100,9 +90,7 @@ pub fn client_config(
             let chain = material::read_certificates(&files.cert)?;
             // Also proves that chain and key belong together, which the next call does not.
             material::certified_key(files, chain.clone(), &provider())?;
-            builder
-                .with_client_auth_cert(chain, material::read_key(&files.key)?)
-                .map_err(|error| TlsError::Config(error.to_string()))?
+            builder.with_client_auth_cert(chain, material::read_key(&files.key)?).map_err(|error| TlsError::Config(error.to_string()))?
         }
     };
     config.alpn_protocols.clone_from(&options.alpn);
@@ -115,18 +103,12 @@ fn roots(options: &ClientTlsOptions, system: &SystemRoots) -> Result<Arc<RootCer
         TrustedRoots::OnlyExtra => Arc::new(RootCertStore::empty()),
     };
     if options.extra_roots.is_empty() {
-        return if base.is_empty() {
-            Err(TlsError::NoRoots)
-        } else {
-            Ok(base)
-        };
+        return if base.is_empty() { Err(TlsError::NoRoots) } else { Ok(base) };
     }
     let mut store = RootCertStore::clone(&base);
     for path in &options.extra_roots {
         for certificate in material::read_certificates(path)? {
-            store
-                .add(certificate)
-                .map_err(|error| material::content(path, error))?;
+            store.add(certificate).map_err(|error| material::content(path, error))?;
         }
     }
     Ok(Arc::new(store))

@@ -28,10 +28,7 @@ pub(super) fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'stati
     let certificates: Result<Vec<_>, PemError> = CertificateDer::pem_slice_iter(&bytes).collect();
     let certificates = certificates.map_err(|error| content(path, error))?;
     if certificates.is_empty() {
-        return Err(content(
-            path,
-            "holds no PEM certificate (-----BEGIN CERTIFICATE-----)",
-        ));
+        return Err(content(path, "holds no PEM certificate (-----BEGIN CERTIFICATE-----)"));
     }
     Ok(certificates)
 }
@@ -40,9 +37,7 @@ pub(super) fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'stati
 pub(super) fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     let bytes = read(path)?;
     PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| match error {
-        PemError::NoItemsFound => {
-            content(path, "holds no PEM private key (PKCS#8, PKCS#1 or SEC1)")
-        }
+        PemError::NoItemsFound => content(path, "holds no PEM private key (PKCS#8, PKCS#1 or SEC1)"),
         other => content(path, other),
     })
 }
@@ -55,22 +50,16 @@ pub(super) fn certified_key(
 ) -> Result<CertifiedKey, TlsError> {
     let key = read_key(&files.key)?;
     CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
-        RustlsError::InconsistentKeys(_) => TlsError::Mismatch {
-            cert: files.cert.clone(),
-            key: files.key.clone(),
-        },
+        RustlsError::InconsistentKeys(_) => TlsError::Mismatch { cert: files.cert.clone(), key: files.key.clone() },
         other => content(&files.key, other),
     })
 }
 
 /// Names and validity of a leaf. `path` is for the error only.
 pub(super) fn leaf_facts(path: &Path, leaf: &CertificateDer<'_>) -> Result<LeafFacts, TlsError> {
-    let (_, parsed) = X509Certificate::from_der(leaf)
-        .map_err(|error| content(path, format!("not an X.509 certificate: {error}")))?;
+    let (_, parsed) = X509Certificate::from_der(leaf).map_err(|error| content(path, format!("not an X.509 certificate: {error}")))?;
     let not_after = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
-    let alternatives = parsed
-        .subject_alternative_name()
-        .map_err(|error| content(path, format!("subject alternative names: {error}")))?;
+    let alternatives = parsed.subject_alternative_name().map_err(|error| content(path, format!("subject alternative names: {error}")))?;
     let names = alternatives
         .map(|extension| extension.value.general_names.as_slice())
         .unwrap_or_default()
@@ -85,15 +74,9 @@ pub(super) fn leaf_facts(path: &Path, leaf: &CertificateDer<'_>) -> Result<LeafF
 
 /// A complaint about the content of a file.
 pub(super) fn content(path: &Path, problem: impl ToString) -> TlsError {
-    TlsError::Content {
-        path: path.to_owned(),
-        problem: problem.to_string(),
-    }
+    TlsError::Content { path: path.to_owned(), problem: problem.to_string() }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    fs::read(path).map_err(|source| TlsError::Read {
-        path: path.to_owned(),
-        source,
-    })
+    fs::read(path).map_err(|source| TlsError::Read { path: path.to_owned(), source })
 }

@@ -13,31 +13,14 @@ use super::reload::{ReloadReport, Reloader};
 
 /// Adds `tidegate_cert_expiry_seconds{certificate}` and `tidegate_cert_reloads_total{result}` for a listener's certificates. The label
 /// is the path of the file, hence bounded by the configuration. To be called with all reloaders of a process at once.
-pub fn register_certificate_metrics(
-    registry: &Registry,
-    reloaders: Vec<Reloader>,
-    clock: Clock,
-) -> prometheus::Result<()> {
+pub fn register_certificate_metrics(registry: &Registry, reloaders: Vec<Reloader>, clock: Clock) -> prometheus::Result<()> {
     let expiry = GaugeVec::new(
-        Opts::new(
-            "tidegate_cert_expiry_seconds",
-            "Time until the certificate in use expires, seconds; negative when it has.",
-        ),
+        Opts::new("tidegate_cert_expiry_seconds", "Time until the certificate in use expires, seconds; negative when it has."),
         &["certificate"],
     )?;
-    let reloads = IntCounterVec::new(
-        Opts::new(
-            "tidegate_cert_reloads_total",
-            "Certificates replaced or refused while running.",
-        ),
-        &["result"],
-    )?;
-    registry.register(Box::new(CertificateCollector {
-        reloaders,
-        clock,
-        expiry,
-        reloads,
-    }))
+    let reloads =
+        IntCounterVec::new(Opts::new("tidegate_cert_reloads_total", "Certificates replaced or refused while running."), &["result"])?;
+    registry.register(Box::new(CertificateCollector { reloaders, clock, expiry, reloads }))
 }
 
 /// Counts of one reloader and its clones.
@@ -80,9 +63,7 @@ impl Collector for CertificateCollector {
         for reloader in &self.reloaders {
             for certificate in reloader.store().certificates() {
                 let path = certificate.path.to_string_lossy();
-                self.expiry
-                    .with_label_values(&[&*path])
-                    .set(certificate.not_after as f64 - now);
+                self.expiry.with_label_values(&[&*path]).set(certificate.not_after as f64 - now);
             }
             let counts = &reloader.metrics().counts;
             replaced += counts.replaced.load(Ordering::Relaxed);

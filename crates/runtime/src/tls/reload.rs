@@ -35,11 +35,7 @@ impl Reloader {
 
     /// A reloader that acts only when told to.
     pub fn new(store: Arc<CertificateStore>, clock: Clock) -> Self {
-        Self {
-            store,
-            clock,
-            metrics: ReloadMetrics::default(),
-        }
+        Self { store, clock, metrics: ReloadMetrics::default() }
     }
 
     /// Polls until the stop of `tasks` is requested.

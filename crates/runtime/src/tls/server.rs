@@ -45,17 +45,12 @@ pub enum TlsVersion {
 }
 
 /// The configuration of a listener. It stays valid while the store's certificates change.
-pub fn server_config(
-    store: &Arc<CertificateStore>,
-    options: &ServerTlsOptions,
-) -> Result<Arc<ServerConfig>, TlsError> {
+pub fn server_config(store: &Arc<CertificateStore>, options: &ServerTlsOptions) -> Result<Arc<ServerConfig>, TlsError> {
     let versions: &[&SupportedProtocolVersion] = match options.min_version {
         TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
         TlsVersion::Tls13 => &[&rustls::version::TLS13],
     };
-    let builder = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(versions)
-        .map_err(config_error)?;
+    let builder = ServerConfig::builder_with_provider(provider()).with_protocol_versions(versions).map_err(config_error)?;
     let builder = match &options.client_ca {
         Some(path) => builder.with_client_cert_verifier(client_verifier(path)?),
         None => builder.with_no_client_auth(),
@@ -74,13 +69,9 @@ pub fn server_config(
 fn client_verifier(path: &Path) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in material::read_certificates(path)? {
-        roots
-            .add(certificate)
-            .map_err(|error| material::content(path, error))?;
+        roots.add(certificate).map_err(|error| material::content(path, error))?;
     }
-    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
-        .build()
-        .map_err(config_error)
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).build().map_err(config_error)
 }
 
 fn config_error(error: impl ToString) -> TlsError {

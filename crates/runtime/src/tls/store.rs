@@ -49,12 +49,7 @@ impl CertificateStore {
             let chain = material::read_certificates(&pair.cert)?;
             entries.push(Arc::new(Entry::build(pair, chain, &provider, unix_now)?));
         }
-        Ok(Arc::new(Self {
-            files,
-            provider,
-            shown: ArcSwap::from_pointee(Shown::new(entries)),
-            reloading: Mutex::new(()),
-        }))
+        Ok(Arc::new(Self { files, provider, shown: ArcSwap::from_pointee(Shown::new(entries)), reloading: Mutex::new(()) }))
     }
 
     /// Reads the files again and takes over every pair that changed and is good. A bad pair is reported and its predecessor kept.
@@ -85,11 +80,7 @@ impl CertificateStore {
     /// What is shown now, in the order of the configuration.
     pub fn certificates(&self) -> Vec<CertificateInfo> {
         let shown = self.shown.load();
-        self.files
-            .iter()
-            .zip(&shown.entries)
-            .map(|(pair, entry)| entry.info(pair))
-            .collect()
+        self.files.iter().zip(&shown.entries).map(|(pair, entry)| entry.info(pair)).collect()
     }
 
     /// The certificate for a host name. `schemes` are the signatures that the caller can verify; of two certificates with the same
@@ -101,12 +92,7 @@ impl CertificateStore {
         Some(Arc::clone(&entry.key))
     }
 
-    fn read_again(
-        &self,
-        pair: &CertificateFiles,
-        current: &Entry,
-        unix_now: u64,
-    ) -> Result<Option<Entry>, TlsError> {
+    fn read_again(&self, pair: &CertificateFiles, current: &Entry, unix_now: u64) -> Result<Option<Entry>, TlsError> {
         let chain = material::read_certificates(&pair.cert)?;
         if chain == current.key.cert {
             return Ok(None);
@@ -137,24 +123,14 @@ impl Entry {
         let leaf = chain.first().ok_or(TlsError::NoCertificates)?;
         let facts = material::leaf_facts(&pair.cert, leaf)?;
         if facts.not_after <= unix_now {
-            return Err(TlsError::Expired {
-                path: pair.cert.clone(),
-                not_after: facts.not_after,
-            });
+            return Err(TlsError::Expired { path: pair.cert.clone(), not_after: facts.not_after });
         }
         let key = material::certified_key(pair, chain, provider)?;
-        Ok(Self {
-            key: Arc::new(key),
-            facts,
-        })
+        Ok(Self { key: Arc::new(key), facts })
     }
 
     fn info(&self, pair: &CertificateFiles) -> CertificateInfo {
-        CertificateInfo {
-            path: pair.cert.clone(),
-            names: self.facts.names.clone(),
-            not_after: self.facts.not_after,
-        }
+        CertificateInfo { path: pair.cert.clone(), names: self.facts.names.clone(), not_after: self.facts.not_after }
     }
 
     fn can_sign(&self, schemes: &[SignatureScheme]) -> bool {
@@ -185,11 +161,7 @@ impl Shown {
                 map.entry(key.to_owned()).or_default().push(position);
             }
         }
-        Self {
-            entries,
-            exact,
-            wildcard,
-        }
+        Self { entries, exact, wildcard }
     }
 
     /// An exact name beats a wildcard; a wildcard stands for exactly one label (RFC 9525, section 6.3).
@@ -200,9 +172,7 @@ impl Shown {
             self.wildcard.get(parent)
         };
         let positions = self.exact.get(&lower).or_else(by_wildcard)?;
-        let mut fitting = positions
-            .iter()
-            .filter_map(|&position| self.entries.get(position));
+        let mut fitting = positions.iter().filter_map(|&position| self.entries.get(position));
         let any = fitting.clone().next();
         fitting.find(|entry| entry.can_sign(schemes)).or(any)
     }
