@@ -47,15 +47,9 @@ impl RetryBudget {
 
 fn balance(seconds: &[Second; EXPIRY as usize], settings: &Settings, now: Timestamp) -> f64 {
     let epoch = epoch(now);
-    let live = seconds
-        .iter()
-        .filter(|second| second.epoch <= epoch && second.epoch + EXPIRY > epoch);
-    let (requests, retries) = live.fold((0.0, 0.0), |(requests, retries), second| {
-        (
-            requests + f64::from(second.requests),
-            retries + f64::from(second.retries),
-        )
-    });
+    let live = seconds.iter().filter(|second| second.epoch <= epoch && second.epoch + EXPIRY > epoch);
+    let (requests, retries) =
+        live.fold((0.0, 0.0), |(requests, retries), second| (requests + f64::from(second.requests), retries + f64::from(second.retries)));
     settings.retry_reserve * EXPIRY as f64 + settings.retry_share * requests - retries
 }
 
@@ -63,10 +57,7 @@ fn current(seconds: &mut [Second; EXPIRY as usize], now: Timestamp) -> &mut Seco
     let epoch = epoch(now);
     let slot = &mut seconds[(epoch % EXPIRY) as usize];
     if slot.epoch != epoch {
-        *slot = Second {
-            epoch,
-            ..Second::default()
-        };
+        *slot = Second { epoch, ..Second::default() };
     }
     slot
 }
@@ -89,9 +80,7 @@ mod tests {
     }
 
     fn drain(budget: &RetryBudget, now: Timestamp) -> u32 {
-        (0..)
-            .take_while(|_| budget.withdraw(&Settings::default(), now))
-            .count() as u32
+        (0..).take_while(|_| budget.withdraw(&Settings::default(), now)).count() as u32
     }
 
     #[test]

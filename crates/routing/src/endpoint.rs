@@ -52,11 +52,7 @@ pub struct EndpointSpec {
 
 impl EndpointSpec {
     /// An endpoint with everything allowed: all parameters, text input, the default tier, a 128 k context, no price.
-    pub fn new(
-        name: impl Into<String>,
-        provider: impl Into<String>,
-        model: impl Into<String>,
-    ) -> EndpointSpec {
+    pub fn new(name: impl Into<String>, provider: impl Into<String>, model: impl Into<String>) -> EndpointSpec {
         let provider = provider.into();
         EndpointSpec {
             name: name.into(),
@@ -117,12 +113,7 @@ pub struct Endpoint {
 impl Endpoint {
     pub(crate) fn new(spec: EndpointSpec, provider: ProviderIndex, model: ModelIndex) -> Endpoint {
         let hash = stable_hash(&[&spec.name]);
-        Endpoint {
-            spec,
-            provider,
-            model,
-            hash,
-        }
+        Endpoint { spec, provider, model, hash }
     }
 
     /// Its provider.
@@ -146,16 +137,13 @@ impl Endpoint {
             return false;
         }
         let base = self.spec.tag.split('/').next().unwrap_or_default();
-        base.eq_ignore_ascii_case(slug)
-            || provider.slug().eq_ignore_ascii_case(slug)
-            || provider.name().eq_ignore_ascii_case(slug)
+        base.eq_ignore_ascii_case(slug) || provider.slug().eq_ignore_ascii_case(slug) || provider.name().eq_ignore_ascii_case(slug)
     }
 
     /// Whether its data stays in `region`: the region itself or a part of it (`eu` covers `eu-west-1`).
     pub fn stays_in(&self, region: &str) -> bool {
         self.spec.region.as_deref().is_some_and(|own| {
-            own.get(..region.len())
-                .is_some_and(|head| head.eq_ignore_ascii_case(region))
+            own.get(..region.len()).is_some_and(|head| head.eq_ignore_ascii_case(region))
                 && matches!(own.as_bytes().get(region.len()), None | Some(b'-'))
         })
     }
@@ -185,17 +173,11 @@ mod tests {
             ProviderSpec {
                 slug: "deepinfra".into(),
                 name: "Deep Infra".into(),
-                credentials: vec![CredentialSpec {
-                    name: "main".into(),
-                    weight: 1,
-                }],
+                credentials: vec![CredentialSpec { name: "main".into(), weight: 1 }],
             },
             0,
         );
-        (
-            Endpoint::new(spec, ProviderIndex(0), ModelIndex(0)),
-            provider,
-        )
+        (Endpoint::new(spec, ProviderIndex(0), ModelIndex(0)), provider)
     }
 
     #[test]
@@ -208,21 +190,12 @@ mod tests {
             ("deepinfra/turbo", Tier::Default, "deepinfra/fast", false),
             ("deepinfra", Tier::Default, "deepinfra/turbo", false),
             ("deepinfra/priority", Tier::Priority, "deepinfra", false),
-            (
-                "deepinfra/priority",
-                Tier::Priority,
-                "deepinfra/priority",
-                true,
-            ),
+            ("deepinfra/priority", Tier::Priority, "deepinfra/priority", true),
             ("deepinfra/flex", Tier::Flex, "Deep Infra", false),
             ("deepinfra2", Tier::Default, "deepinfra2", true),
         ] {
             let (endpoint, provider) = endpoint(tag, tier);
-            assert_eq!(
-                endpoint.matches(slug, &provider),
-                expected,
-                "{tag} by {slug}"
-            );
+            assert_eq!(endpoint.matches(slug, &provider), expected, "{tag} by {slug}");
         }
     }
 

@@ -4,6 +4,7 @@
 //! somebody reads it. A record holds every input of every choice, so [`Decision::replay`] can make the choices again and
 //! prove that nothing else had a say.
 
+mod named;
 mod render;
 
 use serde::{Deserialize, Serialize};
@@ -14,9 +15,7 @@ use crate::health::{BlockReason, BreakerState};
 use crate::plan::Reason;
 use crate::plan::decide::{Scene, decide};
 use crate::strategy::Strategy;
-use crate::{
-    AttemptEnd, CredentialIndex, EndpointIndex, ModelIndex, ProviderIndex, Snapshot, Timestamp,
-};
+use crate::{AttemptEnd, CredentialIndex, EndpointIndex, ModelIndex, ProviderIndex, Snapshot, Timestamp};
 
 /// The record of one plan.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -189,10 +188,7 @@ impl Gate {
     /// Whether health closed it, which a panic may overrule.
     pub(crate) fn is_ejected(self) -> bool {
         match self {
-            Gate::BreakerOpen { .. }
-            | Gate::Probing
-            | Gate::BackingOff { .. }
-            | Gate::RemoteEjected => true,
+            Gate::BreakerOpen { .. } | Gate::Probing | Gate::BackingOff { .. } | Gate::RemoteEjected => true,
             Gate::Open
             | Gate::HalfOpen
             | Gate::Tried
@@ -220,10 +216,7 @@ impl Choice {
     /// What it weighed.
     pub fn considered<'a>(&self, decision: &'a Decision) -> &'a [Considered] {
         let first = usize::from(self.first);
-        decision
-            .considered
-            .get(first..first + usize::from(self.count))
-            .unwrap_or_default()
+        decision.considered.get(first..first + usize::from(self.count)).unwrap_or_default()
     }
 }
 
@@ -262,11 +255,13 @@ impl Decision {
 
     /// Whether the replay comes to the recorded choices.
     pub fn is_reproducible(&self, snapshot: &Snapshot) -> bool {
-        let recorded = self
-            .attempts
-            .iter()
-            .map(|choice| choice.chosen.map(|chosen| chosen.endpoint));
+        let recorded = self.attempts.iter().map(|choice| choice.chosen.map(|chosen| chosen.endpoint));
         recorded.eq(self.replay(snapshot))
+    }
+
+    /// The record as JSON with names instead of indices, for other programs.
+    pub fn named(&self, snapshot: &Snapshot) -> serde_json::Value {
+        named::named(self, snapshot)
     }
 
     /// Text for people: what was excluded and why, what each choice weighed, and how it went.

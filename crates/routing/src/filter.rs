@@ -8,9 +8,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use crate::preferences::DataCollection;
-use crate::{
-    Endpoint, EndpointIndex, Intent, ModelIndex, Preferences, Provider, Snapshot, Tier, TierChoice,
-};
+use crate::{Endpoint, EndpointIndex, Intent, ModelIndex, Preferences, Provider, Snapshot, Tier, TierChoice};
 
 /// An endpoint that cannot serve the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,33 +87,23 @@ impl Exclusion {
     pub const fn excluded_by(self) -> Option<&'static str> {
         match self {
             Exclusion::Drained | Exclusion::Tier => None,
-            Exclusion::Allowed | Exclusion::Ignored | Exclusion::NotListed => {
-                Some("allowed_providers")
-            }
+            Exclusion::Allowed | Exclusion::Ignored | Exclusion::NotListed => Some("allowed_providers"),
             Exclusion::Training | Exclusion::Distillation => Some("data_policy:training"),
             Exclusion::Retention => Some("data_policy:zdr"),
             Exclusion::DataRegion => Some("data_region"),
             Exclusion::Quantization => Some("quantization"),
             Exclusion::MaxPrice => Some("max_price"),
-            Exclusion::ContextLength | Exclusion::OutputLength | Exclusion::TightContext => {
-                Some("context_length")
-            }
-            Exclusion::Inputs | Exclusion::Parameters | Exclusion::Steering => {
-                Some("require_parameters")
-            }
+            Exclusion::ContextLength | Exclusion::OutputLength | Exclusion::TightContext => Some("context_length"),
+            Exclusion::Inputs | Exclusion::Parameters | Exclusion::Steering => Some("require_parameters"),
         }
     }
 
     const fn code(self) -> NoRouteCode {
         match self {
-            Exclusion::Drained
-            | Exclusion::Tier
-            | Exclusion::Allowed
-            | Exclusion::Ignored
-            | Exclusion::NotListed => NoRouteCode::NoEndpoints,
-            Exclusion::Training | Exclusion::Retention | Exclusion::Distillation => {
-                NoRouteCode::PrivacyRestricted
+            Exclusion::Drained | Exclusion::Tier | Exclusion::Allowed | Exclusion::Ignored | Exclusion::NotListed => {
+                NoRouteCode::NoEndpoints
             }
+            Exclusion::Training | Exclusion::Retention | Exclusion::Distillation => NoRouteCode::PrivacyRestricted,
             Exclusion::DataRegion
             | Exclusion::Quantization
             | Exclusion::MaxPrice
@@ -136,11 +124,11 @@ pub struct NoRoute {
     /// What to tell the caller.
     pub code: NoRouteCode,
     /// Words of the public vocabulary, without repetition.
-    pub excluded_by: SmallVec<[&'static str; 4]>,
+    pub excluded_by: Vec<&'static str>,
     /// The constraint that got furthest, if it has a name in the request.
     pub constraint: Option<Constraint>,
     /// Every endpoint with its reason.
-    pub excluded: SmallVec<[Excluded; 4]>,
+    pub excluded: Vec<Excluded>,
 }
 
 /// Public code of a request that nothing can serve.
@@ -171,9 +159,7 @@ impl NoRouteCode {
     pub const fn status(self) -> u16 {
         match self {
             NoRouteCode::ModelNotFound => 400,
-            NoRouteCode::NoEndpoints
-            | NoRouteCode::PrivacyRestricted
-            | NoRouteCode::ConstraintFiltered => 404,
+            NoRouteCode::NoEndpoints | NoRouteCode::PrivacyRestricted | NoRouteCode::ConstraintFiltered => 404,
         }
     }
 }
@@ -199,49 +185,26 @@ pub(crate) struct Filtered {
 /// Applies every filter that needs no health.
 pub(crate) fn filter(snapshot: &Snapshot, model: ModelIndex, intent: &Intent) -> Filtered {
     let endpoints = snapshot.endpoints_of(model);
-    let has_flex = || {
-        endpoints
-            .iter()
-            .map(|at| snapshot.endpoint(*at))
-            .any(|one| one.tier == Tier::Flex && !one.drained)
-    };
+    let has_flex = || endpoints.iter().map(|at| snapshot.endpoint(*at)).any(|one| one.tier == Tier::Flex && !one.drained);
     let tier_only = intent.eligible_tiers == TierChoice::Flex && has_flex();
-    let mut filtered = Filtered {
-        tier_only,
-        ..Filtered::default()
-    };
-    let filter = Filter {
-        snapshot,
-        intent,
-        preferences: &intent.preferences,
-        tier_only,
-    };
-    let distillable = snapshot
-        .models()
-        .get(model.get())
-        .is_some_and(|model| model.distillable());
+    let mut filtered = Filtered { tier_only, ..Filtered::default() };
+    let filter = Filter { snapshot, intent, preferences: &intent.preferences, tier_only };
+    let distillable = snapshot.models().get(model.get()).is_some_and(|model| model.distillable());
     for at in endpoints {
         let endpoint = snapshot.endpoint(*at);
         match filter.exclusion(endpoint, distillable) {
             None => filtered.kept.push(*at),
-            Some(reason) => filtered.excluded.push(Excluded {
-                endpoint: *at,
-                reason,
-            }),
+            Some(reason) => filtered.excluded.push(Excluded { endpoint: *at, reason }),
         }
     }
     let needs = &intent.needs;
     let steering = needs.parameters.steering();
     if !steering.is_empty() {
-        filtered.prefer(snapshot, Exclusion::Steering, |endpoint| {
-            endpoint.parameters.contains(steering)
-        });
+        filtered.prefer(snapshot, Exclusion::Steering, |endpoint| endpoint.parameters.contains(steering));
     }
     if let Some(output) = needs.max_output {
         let whole = u64::from(needs.prompt_tokens) + u64::from(output);
-        filtered.prefer(snapshot, Exclusion::TightContext, |one| {
-            whole <= u64::from(one.context_length)
-        });
+        filtered.prefer(snapshot, Exclusion::TightContext, |one| whole <= u64::from(one.context_length));
     }
     filtered
 }
@@ -249,11 +212,7 @@ pub(crate) fn filter(snapshot: &Snapshot, model: ModelIndex, intent: &Intent) ->
 impl Filtered {
     /// Leaves only the endpoints that fit, unless none does.
     fn prefer(&mut self, snapshot: &Snapshot, reason: Exclusion, fits: impl Fn(&Endpoint) -> bool) {
-        let fitting = self
-            .kept
-            .iter()
-            .filter(|at| fits(snapshot.endpoint(**at)))
-            .count();
+        let fitting = self.kept.iter().filter(|at| fits(snapshot.endpoint(**at))).count();
         if fitting == 0 || fitting == self.kept.len() {
             return;
         }
@@ -261,10 +220,7 @@ impl Filtered {
         self.kept.retain(|at| {
             let fits = fits(snapshot.endpoint(*at));
             if !fits {
-                excluded.push(Excluded {
-                    endpoint: *at,
-                    reason,
-                });
+                excluded.push(Excluded { endpoint: *at, reason });
             }
             fits
         });
@@ -272,13 +228,9 @@ impl Filtered {
 }
 
 /// Says what kept a request from every endpoint.
-pub(crate) fn no_route(
-    snapshot: &Snapshot,
-    intent: &Intent,
-    excluded: SmallVec<[Excluded; 4]>,
-) -> NoRoute {
+pub(crate) fn no_route(snapshot: &Snapshot, intent: &Intent, excluded: SmallVec<[Excluded; 4]>) -> NoRoute {
     let furthest = excluded.iter().map(|one| one.reason).max();
-    let mut excluded_by = SmallVec::new();
+    let mut excluded_by = Vec::new();
     for word in excluded.iter().filter_map(|one| one.reason.excluded_by()) {
         if !excluded_by.contains(&word) {
             excluded_by.push(word);
@@ -288,7 +240,7 @@ pub(crate) fn no_route(
         code: furthest.map_or(NoRouteCode::NoEndpoints, Exclusion::code),
         excluded_by,
         constraint: furthest.and_then(|reason| constraint(snapshot, intent, reason, &excluded)),
-        excluded,
+        excluded: excluded.into_vec(),
     }
 }
 
@@ -308,74 +260,27 @@ impl Filter<'_> {
         let checks = [
             (endpoint.drained, Exclusion::Drained),
             (!self.admits_tier(endpoint, provider), Exclusion::Tier),
-            (
-                preferences.only.iter().any(|list| !listed(list)),
-                Exclusion::Allowed,
-            ),
+            (preferences.only.iter().any(|list| !listed(list)), Exclusion::Allowed),
             (listed(&preferences.ignore), Exclusion::Ignored),
+            (!preferences.fallbacks_allowed() && !preferences.order.is_empty() && !listed(&preferences.order), Exclusion::NotListed),
             (
-                !preferences.fallbacks_allowed()
-                    && !preferences.order.is_empty()
-                    && !listed(&preferences.order),
-                Exclusion::NotListed,
-            ),
-            (
-                preferences.data_collection == Some(DataCollection::Deny)
-                    && (endpoint.data.trains || endpoint.data.retains),
+                preferences.data_collection == Some(DataCollection::Deny) && (endpoint.data.trains || endpoint.data.retains),
                 Exclusion::Training,
             ),
-            (
-                preferences.zdr && endpoint.data.retains,
-                Exclusion::Retention,
-            ),
-            (
-                preferences
-                    .data_region
-                    .as_deref()
-                    .is_some_and(|region| !endpoint.stays_in(region)),
-                Exclusion::DataRegion,
-            ),
-            (
-                preferences.enforce_distillable_text && !distillable,
-                Exclusion::Distillation,
-            ),
-            (
-                preferences
-                    .quantizations
-                    .is_some_and(|accepted| !accepted.matches(endpoint.quantization)),
-                Exclusion::Quantization,
-            ),
-            (
-                preferences
-                    .max_price
-                    .is_some_and(|bound| bound.exceeded_by(&endpoint.price).is_some()),
-                Exclusion::MaxPrice,
-            ),
-            (
-                needs.prompt_tokens > endpoint.context_length,
-                Exclusion::ContextLength,
-            ),
-            (
-                needs
-                    .max_output
-                    .is_some_and(|asked| endpoint.max_output.is_some_and(|most| asked > most)),
-                Exclusion::OutputLength,
-            ),
+            (preferences.zdr && endpoint.data.retains, Exclusion::Retention),
+            (preferences.data_region.as_deref().is_some_and(|region| !endpoint.stays_in(region)), Exclusion::DataRegion),
+            (preferences.enforce_distillable_text && !distillable, Exclusion::Distillation),
+            (preferences.quantizations.is_some_and(|accepted| !accepted.matches(endpoint.quantization)), Exclusion::Quantization),
+            (preferences.max_price.is_some_and(|bound| bound.exceeded_by(&endpoint.price).is_some()), Exclusion::MaxPrice),
+            (needs.prompt_tokens > endpoint.context_length, Exclusion::ContextLength),
+            (needs.max_output.is_some_and(|asked| endpoint.max_output.is_some_and(|most| asked > most)), Exclusion::OutputLength),
             (!endpoint.inputs.contains(needs.inputs), Exclusion::Inputs),
             (
-                preferences.require_parameters == Some(true)
-                    && !needs
-                        .parameters
-                        .required()
-                        .missing_from(endpoint.parameters)
-                        .is_empty(),
+                preferences.require_parameters == Some(true) && !needs.parameters.required().missing_from(endpoint.parameters).is_empty(),
                 Exclusion::Parameters,
             ),
         ];
-        checks
-            .into_iter()
-            .find(|(excluded, _)| *excluded)
-            .map(|(_, reason)| reason)
+        checks.into_iter().find(|(excluded, _)| *excluded).map(|(_, reason)| reason)
     }
 
     /// A tier is admitted by the choice of tiers, or by its full tag in `only` or `order`.
@@ -385,107 +290,42 @@ impl Filter<'_> {
         }
         let chosen = match endpoint.tier {
             Tier::Default => true,
-            Tier::Priority => matches!(
-                self.intent.eligible_tiers,
-                TierChoice::Priority | TierChoice::Nitro
-            ),
+            Tier::Priority => matches!(self.intent.eligible_tiers, TierChoice::Priority | TierChoice::Nitro),
             Tier::Flex => self.intent.eligible_tiers == TierChoice::Floor,
         };
         let named = |slugs: &[String]| slugs.iter().any(|slug| endpoint.matches(slug, provider));
-        chosen
-            || named(&self.preferences.order)
-            || self.preferences.only.iter().any(|list| named(list))
+        chosen || named(&self.preferences.order) || self.preferences.only.iter().any(|list| named(list))
     }
 }
 
-fn constraint(
-    snapshot: &Snapshot,
-    intent: &Intent,
-    reason: Exclusion,
-    excluded: &[Excluded],
-) -> Option<Constraint> {
-    let endpoints = || {
-        excluded
-            .iter()
-            .filter(|one| one.reason == reason)
-            .map(|one| snapshot.endpoint(one.endpoint))
-    };
+fn constraint(snapshot: &Snapshot, intent: &Intent, reason: Exclusion, excluded: &[Excluded]) -> Option<Constraint> {
+    let endpoints = || excluded.iter().filter(|one| one.reason == reason).map(|one| snapshot.endpoint(one.endpoint));
     let needs = &intent.needs;
     let (field, detail) = match reason {
         Exclusion::Drained | Exclusion::Tier => return None,
-        Exclusion::Allowed => (
-            "provider.only",
-            "no allowed provider serves this model".to_owned(),
-        ),
-        Exclusion::Ignored => (
-            "provider.ignore",
-            "every provider of this model is ignored".to_owned(),
-        ),
-        Exclusion::NotListed => (
-            "provider.order",
-            "no listed provider serves this model, and fallbacks are not allowed".to_owned(),
-        ),
-        Exclusion::Training => (
-            "provider.data_collection",
-            "every provider of this model may collect prompts".to_owned(),
-        ),
-        Exclusion::Retention => (
-            "provider.zdr",
-            "every provider of this model retains prompts".to_owned(),
-        ),
-        Exclusion::Distillation => (
-            "provider.enforce_distillable_text",
-            "the author of this model does not permit distillation".to_owned(),
-        ),
-        Exclusion::DataRegion => (
-            "data_region",
-            "no provider serves this model in the data region".to_owned(),
-        ),
-        Exclusion::Quantization => (
-            "provider.quantizations",
-            "no provider serves this model in an accepted quantization".to_owned(),
-        ),
-        Exclusion::MaxPrice => (
-            "provider.max_price",
-            "every provider of this model charges more".to_owned(),
-        ),
+        Exclusion::Allowed => ("provider.only", "no allowed provider serves this model".to_owned()),
+        Exclusion::Ignored => ("provider.ignore", "every provider of this model is ignored".to_owned()),
+        Exclusion::NotListed => ("provider.order", "no listed provider serves this model, and fallbacks are not allowed".to_owned()),
+        Exclusion::Training => ("provider.data_collection", "every provider of this model may collect prompts".to_owned()),
+        Exclusion::Retention => ("provider.zdr", "every provider of this model retains prompts".to_owned()),
+        Exclusion::Distillation => {
+            ("provider.enforce_distillable_text", "the author of this model does not permit distillation".to_owned())
+        }
+        Exclusion::DataRegion => ("data_region", "no provider serves this model in the data region".to_owned()),
+        Exclusion::Quantization => ("provider.quantizations", "no provider serves this model in an accepted quantization".to_owned()),
+        Exclusion::MaxPrice => ("provider.max_price", "every provider of this model charges more".to_owned()),
         Exclusion::ContextLength | Exclusion::TightContext => {
-            let longest = endpoints()
-                .map(|one| one.context_length)
-                .max()
-                .unwrap_or_default();
-            (
-                "messages",
-                format!(
-                    "about {} prompt tokens; the longest context is {longest}",
-                    needs.prompt_tokens
-                ),
-            )
+            let longest = endpoints().map(|one| one.context_length).max().unwrap_or_default();
+            ("messages", format!("about {} prompt tokens; the longest context is {longest}", needs.prompt_tokens))
         }
         Exclusion::OutputLength => {
-            let longest = endpoints()
-                .filter_map(|one| one.max_output)
-                .max()
-                .unwrap_or_default();
+            let longest = endpoints().filter_map(|one| one.max_output).max().unwrap_or_default();
             let asked = needs.max_output.unwrap_or_default();
-            (
-                "max_tokens",
-                format!("{asked} output tokens asked for; the highest limit is {longest}"),
-            )
+            ("max_tokens", format!("{asked} output tokens asked for; the highest limit is {longest}"))
         }
         Exclusion::Inputs => {
-            let missing: Vec<&str> = needs
-                .inputs
-                .names()
-                .filter(|name| *name != "text")
-                .collect();
-            (
-                "messages",
-                format!(
-                    "no provider of this model accepts {} input",
-                    missing.join(" and ")
-                ),
-            )
+            let missing: Vec<&str> = needs.inputs.names().filter(|name| *name != "text").collect();
+            ("messages", format!("no provider of this model accepts {} input", missing.join(" and ")))
         }
         Exclusion::Parameters | Exclusion::Steering => {
             let fewest = endpoints()
@@ -493,13 +333,7 @@ fn constraint(
                 .min_by_key(|missing| missing.names().count())
                 .unwrap_or_default();
             let missing: Vec<&str> = fewest.names().collect();
-            (
-                "provider.require_parameters",
-                format!(
-                    "no provider supports all parameters: {}",
-                    missing.join(", ")
-                ),
-            )
+            ("provider.require_parameters", format!("no provider supports all parameters: {}", missing.join(", ")))
         }
     };
     Some(Constraint { field, detail })

@@ -38,12 +38,15 @@ pub struct Health {
     credentials: Box<[Arc<AccountCell>]>,
     budgets: Box<[Arc<RetryBudget>]>,
     /// Usable credentials with their stable ids, by provider.
-    accounts: Box<[Box<[(CredentialIndex, u64)]>]>,
+    accounts: Box<[Accounts]>,
     /// Position of each endpoint's provider.
     provider_of: Box<[u32]>,
     names: Names,
     settings: crate::Settings,
 }
+
+/// One provider's credentials with their stable ids.
+type Accounts = Box<[(CredentialIndex, u64)]>;
 
 /// Positions by stable name, to find the cells again when the snapshot changes.
 #[derive(Debug)]
@@ -58,37 +61,23 @@ impl Health {
     /// both stay correct while requests of the old snapshot finish.
     pub fn new(snapshot: &Snapshot, previous: Option<&Health>) -> Health {
         let settings = snapshot.settings();
-        let mut names = Names {
-            endpoints: HashMap::new(),
-            credentials: HashMap::new(),
-            models: HashMap::new(),
-        };
+        let mut names = Names { endpoints: HashMap::new(), credentials: HashMap::new(), models: HashMap::new() };
         let mut endpoints = Vec::with_capacity(snapshot.endpoints().len());
         for endpoint in snapshot.endpoints() {
             let known = previous.and_then(|health| health.endpoint_named(&endpoint.name));
-            names
-                .endpoints
-                .insert(endpoint.name.clone(), endpoints.len() as u32);
+            names.endpoints.insert(endpoint.name.clone(), endpoints.len() as u32);
             endpoints.push(known.unwrap_or_else(|| Arc::new(EndpointCell::new(settings))));
         }
         let mut credentials = Vec::with_capacity(snapshot.credential_count());
-        for (_, credential) in snapshot
-            .providers()
-            .iter()
-            .flat_map(|provider| provider.credentials())
-        {
+        for (_, credential) in snapshot.providers().iter().flat_map(|provider| provider.credentials()) {
             let known = previous.and_then(|health| health.credential_with_id(credential.id()));
-            names
-                .credentials
-                .insert(credential.id(), credentials.len() as u32);
+            names.credentials.insert(credential.id(), credentials.len() as u32);
             credentials.push(known.unwrap_or_default());
         }
         let mut budgets = Vec::with_capacity(snapshot.models().len());
         for model in snapshot.models() {
             let known = previous.and_then(|health| health.budget_of(model.slug()));
-            names
-                .models
-                .insert(model.slug().to_owned(), budgets.len() as u32);
+            names.models.insert(model.slug().to_owned(), budgets.len() as u32);
             budgets.push(known.unwrap_or_default());
         }
         Health {
@@ -99,19 +88,11 @@ impl Health {
                 .providers()
                 .iter()
                 .map(|provider| {
-                    let weighted = provider
-                        .credentials()
-                        .filter(|(_, credential)| credential.weight() > 0);
-                    weighted
-                        .map(|(index, credential)| (index, credential.id()))
-                        .collect()
+                    let weighted = provider.credentials().filter(|(_, credential)| credential.weight() > 0);
+                    weighted.map(|(index, credential)| (index, credential.id())).collect()
                 })
                 .collect(),
-            provider_of: snapshot
-                .endpoints()
-                .iter()
-                .map(|endpoint| endpoint.provider().0)
-                .collect(),
+            provider_of: snapshot.endpoints().iter().map(|endpoint| endpoint.provider().0).collect(),
             names,
             settings: settings.clone(),
         }
@@ -126,9 +107,7 @@ impl Health {
 
     /// Retries the model's budget would allow now.
     pub fn retry_balance(&self, model: ModelIndex, now: Timestamp) -> f64 {
-        self.budgets
-            .get(model.get())
-            .map_or(0.0, |budget| budget.balance(&self.settings, now))
+        self.budgets.get(model.get()).map_or(0.0, |budget| budget.balance(&self.settings, now))
     }
 
     pub(crate) fn cell(&self, endpoint: EndpointIndex) -> Option<&Arc<EndpointCell>> {
@@ -142,9 +121,7 @@ impl Health {
     /// The accounts an endpoint can be called with.
     fn accounts_of(&self, endpoint: EndpointIndex) -> &[(CredentialIndex, u64)] {
         let provider = self.provider_of.get(endpoint.get());
-        provider
-            .and_then(|at| self.accounts.get(*at as usize))
-            .map_or(&[], |accounts| accounts)
+        provider.and_then(|at| self.accounts.get(*at as usize)).map_or(&[], |accounts| accounts)
     }
 
     pub(crate) fn budget(&self, model: ModelIndex) -> Option<&RetryBudget> {
@@ -166,12 +143,8 @@ impl Health {
             return;
         };
         let block = match outcome.end {
-            AttemptEnd::CreditExhausted => {
-                Some((settings.credit_block, BlockReason::CreditExhausted))
-            }
-            AttemptEnd::Unauthorized => {
-                Some((settings.unauthorized_block, BlockReason::Unauthorized))
-            }
+            AttemptEnd::CreditExhausted => Some((settings.credit_block, BlockReason::CreditExhausted)),
+            AttemptEnd::Unauthorized => Some((settings.unauthorized_block, BlockReason::Unauthorized)),
             _ => None,
         };
         if let (Some((length, reason)), Some(account)) = (block, self.account(credential)) {
@@ -184,12 +157,7 @@ impl Health {
     }
 
     /// Median failure ratio of the model's other endpoints. Cells are read one after the other, never two at once.
-    fn peer_failure_ratio(
-        &self,
-        snapshot: &Snapshot,
-        endpoint: EndpointIndex,
-        now: Timestamp,
-    ) -> Option<f64> {
+    fn peer_failure_ratio(&self, snapshot: &Snapshot, endpoint: EndpointIndex, now: Timestamp) -> Option<f64> {
         let model = snapshot.endpoints().get(endpoint.get())?.model();
         let mut ratios: smallvec::SmallVec<[f64; 8]> = snapshot
             .endpoints_of(model)
@@ -204,21 +172,15 @@ impl Health {
     }
 
     fn endpoint_named(&self, name: &str) -> Option<Arc<EndpointCell>> {
-        self.endpoints
-            .get(*self.names.endpoints.get(name)? as usize)
-            .cloned()
+        self.endpoints.get(*self.names.endpoints.get(name)? as usize).cloned()
     }
 
     fn credential_with_id(&self, id: u64) -> Option<Arc<AccountCell>> {
-        self.credentials
-            .get(*self.names.credentials.get(&id)? as usize)
-            .cloned()
+        self.credentials.get(*self.names.credentials.get(&id)? as usize).cloned()
     }
 
     fn budget_of(&self, slug: &str) -> Option<Arc<RetryBudget>> {
-        self.budgets
-            .get(*self.names.models.get(slug)? as usize)
-            .cloned()
+        self.budgets.get(*self.names.models.get(slug)? as usize).cloned()
     }
 }
 

@@ -153,16 +153,8 @@ impl TierChoice {
     }
 }
 
-const MODES: [Mode; 8] = [
-    Mode::Balanced,
-    Mode::Simple,
-    Mode::Price,
-    Mode::Latency,
-    Mode::Throughput,
-    Mode::Order,
-    Mode::Sticky,
-    Mode::Exacto,
-];
+const MODES: [Mode; 8] =
+    [Mode::Balanced, Mode::Simple, Mode::Price, Mode::Latency, Mode::Throughput, Mode::Order, Mode::Sticky, Mode::Exacto];
 
 #[cfg(test)]
 mod tests {
@@ -170,22 +162,10 @@ mod tests {
 
     #[test]
     fn an_explicit_tier_wins_over_a_variant() {
-        assert_eq!(
-            TierChoice::resolve(Some("fast"), Some(SortBy::Price)),
-            TierChoice::Priority
-        );
-        assert_eq!(
-            TierChoice::resolve(Some("default"), Some(SortBy::Throughput)),
-            TierChoice::Default
-        );
-        assert_eq!(
-            TierChoice::resolve(Some("auto"), Some(SortBy::Throughput)),
-            TierChoice::Nitro
-        );
-        assert_eq!(
-            TierChoice::resolve(None, Some(SortBy::Price)),
-            TierChoice::Floor
-        );
+        assert_eq!(TierChoice::resolve(Some("fast"), Some(SortBy::Price)), TierChoice::Priority);
+        assert_eq!(TierChoice::resolve(Some("default"), Some(SortBy::Throughput)), TierChoice::Default);
+        assert_eq!(TierChoice::resolve(Some("auto"), Some(SortBy::Throughput)), TierChoice::Nitro);
+        assert_eq!(TierChoice::resolve(None, Some(SortBy::Price)), TierChoice::Floor);
         assert_eq!(TierChoice::resolve(None, None), TierChoice::Default);
     }
 

@@ -6,6 +6,38 @@
 //!
 //! The road through it: an [`Intent`] becomes a [`Plan`] over a [`Snapshot`]; [`Plan::next`] says where to try, the edge
 //! tries, [`Plan::ended`] hears how it went, [`Health`] learns from it, and the plan goes on or gives up.
+//!
+//! ```
+//! use std::time::Duration;
+//! use tidegate_routing::{
+//!     AttemptEnd, CredentialSpec, EndpointSpec, Health, Intent, ModelSpec, Next, Outcome, Plan, ProviderSpec, Snapshot,
+//!     SnapshotSpec, Timestamp,
+//! };
+//!
+//! let account = CredentialSpec { name: "main".into(), weight: 1 };
+//! let snapshot = Snapshot::build(SnapshotSpec {
+//!     providers: vec![ProviderSpec { slug: "acme".into(), name: "Acme".into(), credentials: vec![account] }],
+//!     models: vec![ModelSpec { slug: "author/model".into(), ..ModelSpec::default() }],
+//!     endpoints: vec![EndpointSpec::new("acme-model", "acme", "author/model")],
+//!     ..SnapshotSpec::default()
+//! })
+//! .map_err(|errors| format!("{errors:?}"))?;
+//! let health = Health::new(&snapshot, None);
+//!
+//! let now = Timestamp(0);
+//! let model = snapshot.model("author/model").ok_or("no such model")?;
+//! let mut plan = Plan::new(&snapshot, Intent::new(model, now + Duration::from_secs(60), 42))?;
+//! let mut served = false;
+//! while let Next::Attempt(attempt) = plan.next(&snapshot, &health, now) {
+//!     // ... send the request to `attempt.endpoint` with `attempt.credential` ...
+//!     let outcome = Outcome::new(AttemptEnd::Success, Duration::from_millis(700));
+//!     served = outcome.end == AttemptEnd::Success;
+//!     plan.ended(&snapshot, &health, &attempt, &outcome, now);
+//! }
+//! assert!(served);
+//! println!("{}", plan.decision().render(&snapshot));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 #![warn(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -35,10 +67,7 @@ mod weight;
 pub use endpoint::{DataPolicy, Endpoint, EndpointSpec, Tier};
 pub use explain::Decision;
 pub use filter::{Constraint, Excluded, Exclusion, NoRoute, NoRouteCode};
-pub use health::{
-    BlockReason, BreakerState, CredentialView, EndpointView, Health, Percentiles, RemoteEvidence,
-    RemoteVerdict,
-};
+pub use health::{BlockReason, BreakerState, CredentialView, EndpointView, Health, Percentiles, RemoteEvidence, RemoteVerdict};
 pub use id::{CredentialIndex, EndpointIndex, ModelIndex, ProviderIndex, Timestamp};
 pub use intent::{Affinity, Intent, Mode, Needs, TierChoice};
 pub use modality::ModalitySet;

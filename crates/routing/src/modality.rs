@@ -28,10 +28,7 @@ impl ModalitySet {
 
     /// The set of one modality by its wire name.
     pub fn from_name(name: &str) -> Option<ModalitySet> {
-        NAMES
-            .iter()
-            .position(|known| *known == name)
-            .map(|bit| ModalitySet(1 << bit))
+        NAMES.iter().position(|known| *known == name).map(|bit| ModalitySet(1 << bit))
     }
 
     /// Both sets together.
@@ -56,11 +53,7 @@ impl ModalitySet {
 
     /// Wire names of the members.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
-        NAMES
-            .iter()
-            .enumerate()
-            .filter(move |(bit, _)| self.0 & (1 << bit) != 0)
-            .map(|(_, name)| *name)
+        NAMES.iter().enumerate().filter(move |(bit, _)| self.0 & (1 << bit) != 0).map(|(_, name)| *name)
     }
 }
 

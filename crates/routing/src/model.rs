@@ -70,17 +70,9 @@ impl Provider {
         let credentials = spec
             .credentials
             .into_iter()
-            .map(|credential| Credential {
-                id: stable_hash(&[&spec.slug, &credential.name]),
-                spec: credential,
-            })
+            .map(|credential| Credential { id: stable_hash(&[&spec.slug, &credential.name]), spec: credential })
             .collect();
-        Provider {
-            slug: spec.slug,
-            name: spec.name,
-            first,
-            credentials,
-        }
+        Provider { slug: spec.slug, name: spec.name, first, credentials }
     }
 
     /// Base slug.
@@ -96,10 +88,7 @@ impl Provider {
     /// Its credentials with their indices.
     pub fn credentials(&self) -> impl ExactSizeIterator<Item = (CredentialIndex, &Credential)> {
         let first = self.first;
-        self.credentials
-            .iter()
-            .enumerate()
-            .map(move |(at, one)| (CredentialIndex(first + at as u32), one))
+        self.credentials.iter().enumerate().map(move |(at, one)| (CredentialIndex(first + at as u32), one))
     }
 }
 

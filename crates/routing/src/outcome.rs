@@ -29,15 +29,7 @@ pub struct Outcome {
 impl Outcome {
     /// An outcome with nothing but its end and duration.
     pub fn new(end: AttemptEnd, elapsed: Duration) -> Outcome {
-        Outcome {
-            end,
-            first_token: None,
-            elapsed,
-            prompt_tokens: 0,
-            output_tokens: None,
-            retry_after: None,
-            rate: None,
-        }
+        Outcome { end, first_token: None, elapsed, prompt_tokens: 0, output_tokens: None, retry_after: None, rate: None }
     }
 
     /// Closed label for metrics.
@@ -115,10 +107,7 @@ impl AttemptEnd {
 
     /// Whether another endpoint of the same model might do better. Only meaningful before the first relayed byte.
     pub const fn retry_elsewhere(self) -> bool {
-        matches!(
-            self.next_step(),
-            NextStep::Elsewhere | NextStep::OtherCredential
-        )
+        matches!(self.next_step(), NextStep::Elsewhere | NextStep::OtherCredential)
     }
 
     /// What the plan does next.
@@ -131,14 +120,9 @@ impl AttemptEnd {
             | AttemptEnd::ModelNotFound
             | AttemptEnd::Malformed
             | AttemptEnd::Empty => NextStep::Elsewhere,
-            AttemptEnd::RateLimited | AttemptEnd::CreditExhausted | AttemptEnd::Unauthorized => {
-                NextStep::OtherCredential
-            }
+            AttemptEnd::RateLimited | AttemptEnd::CreditExhausted | AttemptEnd::Unauthorized => NextStep::OtherCredential,
             AttemptEnd::Rejected(_) => NextStep::OtherModel,
-            AttemptEnd::Success
-            | AttemptEnd::Cut
-            | AttemptEnd::IdleTimeout
-            | AttemptEnd::Cancelled => NextStep::Stop,
+            AttemptEnd::Success | AttemptEnd::Cut | AttemptEnd::IdleTimeout | AttemptEnd::Cancelled => NextStep::Stop,
         }
     }
 
@@ -146,11 +130,9 @@ impl AttemptEnd {
     pub(crate) const fn verdict(self) -> Verdict {
         match self {
             AttemptEnd::Success => Verdict::Success,
-            AttemptEnd::Connect
-            | AttemptEnd::FirstTokenTimeout
-            | AttemptEnd::Server(_)
-            | AttemptEnd::Cut
-            | AttemptEnd::IdleTimeout => Verdict::Hard,
+            AttemptEnd::Connect | AttemptEnd::FirstTokenTimeout | AttemptEnd::Server(_) | AttemptEnd::Cut | AttemptEnd::IdleTimeout => {
+                Verdict::Hard
+            }
             AttemptEnd::Overloaded | AttemptEnd::Malformed | AttemptEnd::Empty => Verdict::Soft,
             AttemptEnd::ModelNotFound => Verdict::Missing,
             AttemptEnd::RateLimited
@@ -163,13 +145,7 @@ impl AttemptEnd {
 
     /// Whether the ending says that too much was asked at once.
     pub(crate) const fn sheds_load(self) -> bool {
-        matches!(
-            self,
-            AttemptEnd::FirstTokenTimeout
-                | AttemptEnd::Server(503)
-                | AttemptEnd::Overloaded
-                | AttemptEnd::RateLimited
-        )
+        matches!(self, AttemptEnd::FirstTokenTimeout | AttemptEnd::Server(503) | AttemptEnd::Overloaded | AttemptEnd::RateLimited)
     }
 }
 
@@ -207,11 +183,7 @@ mod tests {
 
     #[test]
     fn a_callers_fault_or_departure_hurts_nobody() {
-        for end in [
-            AttemptEnd::Rejected(400),
-            AttemptEnd::Rejected(413),
-            AttemptEnd::Cancelled,
-        ] {
+        for end in [AttemptEnd::Rejected(400), AttemptEnd::Rejected(413), AttemptEnd::Cancelled] {
             assert_eq!(end.verdict(), Verdict::Neutral);
             assert!(!end.retry_elsewhere() && !end.sheds_load());
         }
@@ -219,11 +191,7 @@ mod tests {
 
     #[test]
     fn account_trouble_is_not_endpoint_trouble() {
-        for end in [
-            AttemptEnd::RateLimited,
-            AttemptEnd::CreditExhausted,
-            AttemptEnd::Unauthorized,
-        ] {
+        for end in [AttemptEnd::RateLimited, AttemptEnd::CreditExhausted, AttemptEnd::Unauthorized] {
             assert_eq!(end.verdict(), Verdict::Neutral);
             assert!(end.retry_elsewhere());
         }
@@ -231,12 +199,7 @@ mod tests {
 
     #[test]
     fn nothing_is_retried_after_bytes_were_relayed() {
-        for end in [
-            AttemptEnd::Success,
-            AttemptEnd::Cut,
-            AttemptEnd::IdleTimeout,
-            AttemptEnd::Cancelled,
-        ] {
+        for end in [AttemptEnd::Success, AttemptEnd::Cut, AttemptEnd::IdleTimeout, AttemptEnd::Cancelled] {
             assert_eq!(end.next_step(), NextStep::Stop);
         }
     }

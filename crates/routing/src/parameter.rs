@@ -19,18 +19,12 @@ impl ParameterSet {
 
     /// The set of one parameter by its wire name; `None` for a name that routing knows nothing about.
     pub fn from_name(name: &str) -> Option<ParameterSet> {
-        NAMES
-            .iter()
-            .position(|known| *known == name)
-            .map(|bit| ParameterSet(1 << bit))
+        NAMES.iter().position(|known| *known == name).map(|bit| ParameterSet(1 << bit))
     }
 
     /// The set of all names that are known; the others are left out.
     pub fn from_names<'a>(names: impl IntoIterator<Item = &'a str>) -> ParameterSet {
-        names
-            .into_iter()
-            .filter_map(ParameterSet::from_name)
-            .fold(ParameterSet::EMPTY, ParameterSet::union)
+        names.into_iter().filter_map(ParameterSet::from_name).fold(ParameterSet::EMPTY, ParameterSet::union)
     }
 
     /// Both sets together.
@@ -82,11 +76,7 @@ impl ParameterSet {
 
     /// Wire names of the members.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
-        NAMES
-            .iter()
-            .enumerate()
-            .filter(move |(bit, _)| self.0 & (1 << bit) != 0)
-            .map(|(_, name)| *name)
+        NAMES.iter().enumerate().filter(move |(bit, _)| self.0 & (1 << bit) != 0).map(|(_, name)| *name)
     }
 }
 
@@ -196,19 +186,12 @@ mod tests {
     #[test]
     fn requirements_fold_aliases_and_drop_the_gateways_own() {
         let asked = ParameterSet::from_names(["max_completion_tokens", "user", "seed"]);
-        assert_eq!(
-            asked.required(),
-            ParameterSet::from_names(["max_tokens", "seed"])
-        );
+        assert_eq!(asked.required(), ParameterSet::from_names(["max_tokens", "seed"]));
     }
 
     #[test]
     fn steering_is_tools_format_and_verbosity() {
-        let asked =
-            ParameterSet::from_names(["tools", "temperature", "response_format", "verbosity"]);
-        assert_eq!(
-            asked.steering().names().collect::<Vec<_>>(),
-            ["tools", "response_format", "verbosity"]
-        );
+        let asked = ParameterSet::from_names(["tools", "temperature", "response_format", "verbosity"]);
+        assert_eq!(asked.steering().names().collect::<Vec<_>>(), ["tools", "response_format", "verbosity"]);
     }
 }

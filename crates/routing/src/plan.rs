@@ -21,8 +21,7 @@ use crate::outcome::{NextStep, Outcome};
 use crate::preferences::{Partition, SortBy};
 use crate::strategy::Strategy;
 use crate::{
-    AttemptEnd, CredentialIndex, Endpoint, EndpointIndex, Intent, Mode, ModelIndex, ProviderIndex,
-    Snapshot, Tier, TierChoice, Timestamp,
+    AttemptEnd, CredentialIndex, Endpoint, EndpointIndex, Intent, Mode, ModelIndex, ProviderIndex, Snapshot, Tier, TierChoice, Timestamp,
 };
 
 /// The state of one request's routing. Use it with the snapshot and health it was made with, even when newer ones exist.
@@ -177,20 +176,14 @@ impl Plan {
     pub fn new(snapshot: &Snapshot, intent: Intent) -> Result<Plan, NoRoute> {
         let settings = snapshot.settings();
         if intent.models.is_empty() {
-            return Err(NoRoute {
-                code: NoRouteCode::ModelNotFound,
-                excluded_by: SmallVec::new(),
-                constraint: None,
-                excluded: SmallVec::new(),
-            });
+            return Err(NoRoute { code: NoRouteCode::ModelNotFound, excluded_by: Vec::new(), constraint: None, excluded: Vec::new() });
         }
         let strategy = strategy_of(&intent);
-        let mut fallbacks =
-            if intent.preferences.fallbacks_allowed() || !intent.preferences.order.is_empty() {
-                Fallbacks::Allowed
-            } else {
-                Fallbacks::None
-            };
+        let mut fallbacks = if intent.preferences.fallbacks_allowed() || !intent.preferences.order.is_empty() {
+            Fallbacks::Allowed
+        } else {
+            Fallbacks::None
+        };
         let mut candidates = SmallVec::new();
         let mut excluded: SmallVec<[Excluded; 4]> = SmallVec::new();
         for (at, model) in intent.models.iter().enumerate() {
@@ -206,11 +199,7 @@ impl Plan {
         if candidates.is_empty() {
             return Err(filter::no_route(snapshot, &intent, excluded));
         }
-        let max_attempts = if intent.max_attempts == 0 {
-            settings.max_attempts
-        } else {
-            intent.max_attempts
-        };
+        let max_attempts = if intent.max_attempts == 0 { settings.max_attempts } else { intent.max_attempts };
         let sticky = sticky_endpoint(snapshot, &intent, strategy);
         let decision = Decision {
             revision: snapshot.revision(),
@@ -304,19 +293,8 @@ impl Plan {
     }
 
     /// Learns the time to first token as soon as it is known, instead of when a long answer ends. Optional.
-    pub fn first_token(
-        &mut self,
-        snapshot: &Snapshot,
-        health: &Health,
-        attempt: &AttemptPlan,
-        after: Duration,
-        now: Timestamp,
-    ) {
-        let Some(running) = self
-            .running
-            .as_mut()
-            .filter(|running| running.number == attempt.number)
-        else {
+    pub fn first_token(&mut self, snapshot: &Snapshot, health: &Health, attempt: &AttemptPlan, after: Duration, now: Timestamp) {
+        let Some(running) = self.running.as_mut().filter(|running| running.number == attempt.number) else {
             return;
         };
         if running.first_token_known {
@@ -326,26 +304,14 @@ impl Plan {
         let in_flight = running.slot.in_flight();
         if let Some(cell) = health.cell(attempt.endpoint) {
             let settings = snapshot.settings();
-            cell.with(|state| {
-                state.learn_first_token(after.as_secs_f64(), self.class, in_flight, settings, now)
-            });
+            cell.with(|state| state.learn_first_token(after.as_secs_f64(), self.class, in_flight, settings, now));
         }
     }
 
     /// Hears how an attempt ended: health learns from it, the place in flight is given back, and the plan knows what may come
     /// next. Call it exactly once per attempt; a second call for the same attempt is ignored.
-    pub fn ended(
-        &mut self,
-        snapshot: &Snapshot,
-        health: &Health,
-        attempt: &AttemptPlan,
-        outcome: &Outcome,
-        now: Timestamp,
-    ) {
-        let Some(mut running) = self
-            .running
-            .take_if(|running| running.number == attempt.number)
-        else {
+    pub fn ended(&mut self, snapshot: &Snapshot, health: &Health, attempt: &AttemptPlan, outcome: &Outcome, now: Timestamp) {
+        let Some(mut running) = self.running.take_if(|running| running.number == attempt.number) else {
             return;
         };
         let context = Context {
@@ -356,14 +322,7 @@ impl Plan {
             peers: None,
             jitter: self.jitter(attempt.number),
         };
-        health.observe(
-            snapshot,
-            attempt.endpoint,
-            attempt.credential,
-            outcome,
-            context,
-            now,
-        );
+        health.observe(snapshot, attempt.endpoint, attempt.credential, outcome, context, now);
         running.slot.probe_observed();
         if let Some(choice) = self.decision.attempts.last_mut() {
             choice.end = Some(outcome.end);
@@ -405,28 +364,17 @@ impl Plan {
             && self.max_attempts > 1
             && self.fallbacks == Fallbacks::Allowed
             && self.candidates.len() > 1
-            && health
-                .budget(self.intent.models[0])
-                .is_some_and(|budget| budget.balance(snapshot.settings(), now) >= 1.0)
+            && health.budget(self.intent.models[0]).is_some_and(|budget| budget.balance(snapshot.settings(), now) >= 1.0)
     }
 
     /// Takes a place at the chosen endpoint, an account, and the probe token if needed; or says which gate closed meanwhile.
-    fn take(
-        &self,
-        at: usize,
-        pick: Pick,
-        snapshot: &Snapshot,
-        health: &Health,
-        now: Timestamp,
-    ) -> Result<(Slot, Chosen), Gate> {
+    fn take(&self, at: usize, pick: Pick, snapshot: &Snapshot, health: &Health, now: Timestamp) -> Result<(Slot, Chosen), Gate> {
         let considered = &self.decision.considered[at];
         let endpoint = snapshot.endpoint(considered.endpoint);
         let cell = health.cell(considered.endpoint).ok_or(Gate::Full)?;
-        let accounts =
-            cell.with(|state| self.accounts(state, considered.endpoint, snapshot, health, now))?;
+        let accounts = cell.with(|state| self.accounts(state, considered.endpoint, snapshot, health, now))?;
         let credential = self.choose_account(&accounts);
-        let mut slot =
-            Slot::take(cell, endpoint.max_concurrency.unwrap_or(u32::MAX)).ok_or(Gate::Full)?;
+        let mut slot = Slot::take(cell, endpoint.max_concurrency.unwrap_or(u32::MAX)).ok_or(Gate::Full)?;
         let probe = considered.gate == Gate::HalfOpen;
         if probe {
             if !gather::begin_probe(cell, now) {
@@ -434,23 +382,13 @@ impl Plan {
             }
             slot.mark_probe();
         }
-        Ok((
-            slot,
-            Chosen {
-                endpoint: considered.endpoint,
-                credential,
-                pick,
-                probe,
-            },
-        ))
+        Ok((slot, Chosen { endpoint: considered.endpoint, credential, pick, probe }))
     }
 
     /// One of the accounts by weight. A conversation keeps its account: prompt caches belong to accounts.
     fn choose_account(&self, accounts: &[gather::Usable]) -> CredentialIndex {
         let conversation = self.intent.affinity.map(|affinity| affinity.key);
-        let mut rng = Rng::with_seed(mix(self.intent.seed
-            ^ ACCOUNT_SALT
-            ^ u64::from(self.attempts)));
+        let mut rng = Rng::with_seed(mix(self.intent.seed ^ ACCOUNT_SALT ^ u64::from(self.attempts)));
         // Weighted rendezvous: the account with the smallest -ln(u)/weight, u a hash of conversation and account, or a draw.
         let score = |account: &gather::Usable, rng: &mut Rng| {
             let word = conversation.map_or_else(|| rng.u64(..), |key| mix(key ^ account.id));
@@ -493,11 +431,7 @@ impl Plan {
         now: Timestamp,
     ) -> AttemptPlan {
         self.attempts += 1;
-        self.running = Some(Running {
-            slot,
-            number: self.attempts,
-            first_token_known: false,
-        });
+        self.running = Some(Running { slot, number: self.attempts, first_token_known: false });
         self.same_endpoint = None;
         let has_alternative = ruling.has_alternative
             && self.attempts < self.max_attempts
@@ -507,12 +441,7 @@ impl Plan {
             model: snapshot.endpoint(chosen.endpoint).model(),
             endpoint: chosen.endpoint,
             credential: chosen.credential,
-            first_token_timeout: self.first_token_timeout(
-                considered,
-                has_alternative,
-                snapshot,
-                now,
-            ),
+            first_token_timeout: self.first_token_timeout(considered, has_alternative, snapshot, now),
             idle_timeout: snapshot.settings().idle_timeout,
             probe: chosen.probe,
             started: now,
@@ -521,11 +450,7 @@ impl Plan {
 
     /// Moves on after an attempt.
     fn step(&mut self, snapshot: &Snapshot, attempt: &AttemptPlan, end: AttemptEnd) {
-        let Some(at) = self
-            .candidates
-            .iter()
-            .position(|one| one.endpoint == attempt.endpoint)
-        else {
+        let Some(at) = self.candidates.iter().position(|one| one.endpoint == attempt.endpoint) else {
             return;
         };
         let model = self.candidates[at].model;
@@ -533,14 +458,11 @@ impl Plan {
             NextStep::Stop => self.over = true,
             NextStep::Elsewhere => {
                 self.candidates[at].state = CandidateState::Tried;
-                self.used_providers
-                    .push(snapshot.endpoint(attempt.endpoint).provider());
+                self.used_providers.push(snapshot.endpoint(attempt.endpoint).provider());
             }
             NextStep::OtherCredential => {
-                self.tried_credentials
-                    .push((attempt.endpoint, attempt.credential));
-                self.used_providers
-                    .push(snapshot.endpoint(attempt.endpoint).provider());
+                self.tried_credentials.push((attempt.endpoint, attempt.credential));
+                self.used_providers.push(snapshot.endpoint(attempt.endpoint).provider());
                 // The last attempt is better spent elsewhere, if there is an elsewhere.
                 if self.attempts + 1 < self.max_attempts || self.candidates.len() == 1 {
                     self.same_endpoint = Some(attempt.endpoint);
@@ -548,10 +470,7 @@ impl Plan {
             }
             NextStep::OtherModel => {
                 self.close_model(model);
-                self.over = self
-                    .candidates
-                    .iter()
-                    .all(|one| one.state != CandidateState::Untried);
+                self.over = self.candidates.iter().all(|one| one.state != CandidateState::Untried);
             }
         }
         if self.fallbacks == Fallbacks::None {
@@ -574,9 +493,7 @@ impl Plan {
                 if candidate.state == CandidateState::Tried {
                     candidate.state = CandidateState::NotAllowed;
                 }
-            } else if (together || candidate.model == model)
-                && candidate.state == CandidateState::Untried
-            {
+            } else if (together || candidate.model == model) && candidate.state == CandidateState::Untried {
                 candidate.state = CandidateState::NotAllowed;
             }
         }
@@ -607,11 +524,7 @@ impl Plan {
 
     fn exhausted(&mut self, reason: Reason, blocked_by: Option<BlockReason>) -> Next {
         self.decision.stopped = Some(reason);
-        Next::Exhausted(Exhausted {
-            reason,
-            attempts: self.attempts,
-            blocked_by,
-        })
+        Next::Exhausted(Exhausted { reason, attempts: self.attempts, blocked_by })
     }
 }
 
@@ -646,23 +559,15 @@ impl Rank {
         let order = &intent.preferences.order;
         let provider = snapshot.provider(endpoint.provider());
         let listed = (!order.is_empty()).then(|| {
-            let at = order
-                .iter()
-                .position(|slug| endpoint.matches(slug, provider));
+            let at = order.iter().position(|slug| endpoint.matches(slug, provider));
             at.and_then(|at| u16::try_from(at).ok()).unwrap_or(u16::MAX)
         });
         let tier = match (intent.eligible_tiers, endpoint.tier) {
             (TierChoice::Priority, Tier::Default | Tier::Flex) => 1,
             (TierChoice::Priority, Tier::Priority)
-            | (TierChoice::Default | TierChoice::Flex | TierChoice::Nitro | TierChoice::Floor, _) => {
-                0
-            }
+            | (TierChoice::Default | TierChoice::Flex | TierChoice::Nitro | TierChoice::Floor, _) => 0,
         };
-        Rank {
-            model: if is_unpartitioned(intent) { 0 } else { model },
-            listed,
-            tier,
-        }
+        Rank { model: if is_unpartitioned(intent) { 0 } else { model }, listed, tier }
     }
 
     /// One number, lower first. What was pushed to the end comes after the other models, but an explicit order holds.
@@ -678,10 +583,7 @@ impl Rank {
 }
 
 fn is_unpartitioned(intent: &Intent) -> bool {
-    intent
-        .preferences
-        .sort
-        .is_some_and(|sort| sort.partition == Partition::None)
+    intent.preferences.sort.is_some_and(|sort| sort.partition == Partition::None)
 }
 
 /// An explicit sort, else the slug's, else the tier's, else the mode.
@@ -691,51 +593,30 @@ fn strategy_of(intent: &Intent) -> Strategy {
         TierChoice::Flex => Some(SortBy::Price),
         TierChoice::Default | TierChoice::Nitro | TierChoice::Floor => None,
     };
-    let sort = intent
-        .preferences
-        .sort
-        .and_then(|sort| sort.by)
-        .or(intent.variant_sort)
-        .or(by_tier);
+    let sort = intent.preferences.sort.and_then(|sort| sort.by).or(intent.variant_sort).or(by_tier);
     match sort {
         Some(by) => Strategy::of_sort(by),
         // Without a conversation there is nothing to stick to.
-        None if intent.mode == Mode::Sticky && intent.affinity.is_none() => Strategy {
-            mode: Mode::Balanced,
-            strict: false,
-        },
-        None => Strategy {
-            mode: intent.mode,
-            strict: false,
-        },
+        None if intent.mode == Mode::Sticky && intent.affinity.is_none() => Strategy { mode: Mode::Balanced, strict: false },
+        None => Strategy { mode: intent.mode, strict: false },
     }
 }
 
 /// The conversation's endpoint, where going back to it is worth something: an order switches it off, and so does a provider
 /// that charges a cached prompt in full.
-fn sticky_endpoint(
-    snapshot: &Snapshot,
-    intent: &Intent,
-    strategy: Strategy,
-) -> Option<EndpointIndex> {
+fn sticky_endpoint(snapshot: &Snapshot, intent: &Intent, strategy: Strategy) -> Option<EndpointIndex> {
     let endpoint = intent.affinity?.endpoint?;
     if !intent.preferences.order.is_empty() || strategy.mode == Mode::Order {
         return None;
     }
-    let pays = snapshot
-        .endpoints()
-        .get(endpoint.get())?
-        .price
-        .rewards_stickiness();
+    let pays = snapshot.endpoints().get(endpoint.get())?.price.rewards_stickiness();
     (pays || strategy.mode == Mode::Sticky).then_some(endpoint)
 }
 
 fn credential_id(snapshot: &Snapshot, attempt: &AttemptPlan) -> u64 {
     let provider = snapshot.provider(snapshot.endpoint(attempt.endpoint).provider());
     let mut credentials = provider.credentials();
-    credentials
-        .find(|(index, _)| *index == attempt.credential)
-        .map_or(0, |(_, credential)| credential.id())
+    credentials.find(|(index, _)| *index == attempt.credential).map_or(0, |(_, credential)| credential.id())
 }
 
 /// Why none of these can be used, in the words that help most.

@@ -59,40 +59,22 @@ impl Preferences {
         let mut only = base.only.clone();
         only.extend(request.only);
         let mut ignore = base.ignore.clone();
-        ignore.extend(
-            request
-                .ignore
-                .into_iter()
-                .filter(|slug| !base.ignore.contains(slug)),
-        );
+        ignore.extend(request.ignore.into_iter().filter(|slug| !base.ignore.contains(slug)));
         Preferences {
-            order: if request.order.is_empty() {
-                base.order.clone()
-            } else {
-                request.order
-            },
+            order: if request.order.is_empty() { base.order.clone() } else { request.order },
             allow_fallbacks: request.allow_fallbacks.or(base.allow_fallbacks),
             require_parameters: request.require_parameters.or(base.require_parameters),
             data_collection: match (base.data_collection, request.data_collection) {
-                (Some(DataCollection::Deny), _) | (_, Some(DataCollection::Deny)) => {
-                    Some(DataCollection::Deny)
-                }
+                (Some(DataCollection::Deny), _) | (_, Some(DataCollection::Deny)) => Some(DataCollection::Deny),
                 (base, request) => request.or(base),
             },
             zdr: base.zdr || request.zdr,
-            enforce_distillable_text: base.enforce_distillable_text
-                || request.enforce_distillable_text,
+            enforce_distillable_text: base.enforce_distillable_text || request.enforce_distillable_text,
             only,
             ignore,
-            quantizations: both(
-                base.quantizations,
-                request.quantizations,
-                QuantizationSet::intersection,
-            ),
+            quantizations: both(base.quantizations, request.quantizations, QuantizationSet::intersection),
             sort: request.sort.or(base.sort),
-            preferred_min_throughput: request
-                .preferred_min_throughput
-                .or(base.preferred_min_throughput),
+            preferred_min_throughput: request.preferred_min_throughput.or(base.preferred_min_throughput),
             preferred_max_latency: request.preferred_max_latency.or(base.preferred_max_latency),
             max_price: both(base.max_price, request.max_price, MaxPrice::tightened),
             data_region: base.data_region.clone().or(request.data_region),

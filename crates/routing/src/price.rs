@@ -25,9 +25,7 @@ pub struct Price {
 impl Price {
     /// Pico-dollars that a request of this size is expected to cost.
     pub fn expected(&self, prompt_tokens: u32, output_tokens: u32) -> f64 {
-        self.prompt as f64 * f64::from(prompt_tokens)
-            + self.completion as f64 * f64::from(output_tokens)
-            + self.request as f64
+        self.prompt as f64 * f64::from(prompt_tokens) + self.completion as f64 * f64::from(output_tokens) + self.request as f64
     }
 
     /// Whether coming back to this endpoint with the same prompt is cheaper than going elsewhere.
@@ -92,37 +90,14 @@ mod tests {
 
     #[test]
     fn expected_price_counts_every_part() {
-        let price = Price {
-            prompt: 2,
-            completion: 3,
-            request: 5,
-            ..Price::default()
-        };
+        let price = Price { prompt: 2, completion: 3, request: 5, ..Price::default() };
         assert_eq!(price.expected(10, 100), 325.0);
     }
 
     #[test]
     fn a_bound_is_inclusive_and_names_what_broke_it() {
-        let bound = MaxPrice {
-            prompt: Some(2),
-            completion: Some(2),
-            ..MaxPrice::default()
-        };
-        assert_eq!(
-            bound.exceeded_by(&Price {
-                prompt: 2,
-                completion: 2,
-                ..Price::default()
-            }),
-            None
-        );
-        assert_eq!(
-            bound.exceeded_by(&Price {
-                prompt: 1,
-                completion: 3,
-                ..Price::default()
-            }),
-            Some("completion")
-        );
+        let bound = MaxPrice { prompt: Some(2), completion: Some(2), ..MaxPrice::default() };
+        assert_eq!(bound.exceeded_by(&Price { prompt: 2, completion: 2, ..Price::default() }), None);
+        assert_eq!(bound.exceeded_by(&Price { prompt: 1, completion: 3, ..Price::default() }), Some("completion"));
     }
 }

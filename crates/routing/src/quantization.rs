@@ -67,9 +67,7 @@ impl QuantizationSet {
     pub fn admit(&mut self, asked: Quantization) {
         self.0 |= 1 << asked as u16;
         match asked {
-            Quantization::Fp4 => {
-                self.0 |= 1 << Quantization::Mxfp4 as u16 | 1 << Quantization::Nvfp4 as u16
-            }
+            Quantization::Fp4 => self.0 |= 1 << Quantization::Mxfp4 as u16 | 1 << Quantization::Nvfp4 as u16,
             Quantization::Fp8 => self.0 |= 1 << Quantization::Mxfp8 as u16,
             Quantization::Int4
             | Quantization::Int8
@@ -129,10 +127,7 @@ mod tests {
         assert_eq!(accepted, [Quantization::Fp8, Quantization::Mxfp8]);
         let fp4: QuantizationSet = [Quantization::Fp4].into_iter().collect();
         let accepted: Vec<_> = ALL.into_iter().filter(|one| fp4.matches(*one)).collect();
-        assert_eq!(
-            accepted,
-            [Quantization::Fp4, Quantization::Mxfp4, Quantization::Nvfp4]
-        );
+        assert_eq!(accepted, [Quantization::Fp4, Quantization::Mxfp4, Quantization::Nvfp4]);
         let mx: QuantizationSet = [Quantization::Mxfp4].into_iter().collect();
         assert!(!mx.matches(Quantization::Fp4));
     }

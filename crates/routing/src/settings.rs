@@ -233,155 +233,47 @@ impl Settings {
         let share = |value: f64| (0.0..=1.0).contains(&value);
         let positive = |value: f64| value.is_finite() && value > 0.0;
         let checks = [
-            (
-                "price_exponent",
-                (0..=8).contains(&self.price_exponent),
-                "must be 0 to 8",
-            ),
-            (
-                "steep_price_exponent",
-                (0..=8).contains(&self.steep_price_exponent),
-                "must be 0 to 8",
-            ),
-            (
-                "success_exponent",
-                (0..=8).contains(&self.success_exponent),
-                "must be 0 to 8",
-            ),
-            (
-                "headroom_free_share",
-                positive(self.headroom_free_share),
-                "must be above 0",
-            ),
-            (
-                "headroom_rate_share",
-                positive(self.headroom_rate_share),
-                "must be above 0",
-            ),
-            (
-                "exploration_share",
-                share(self.exploration_share),
-                "must be 0 to 1",
-            ),
-            (
-                "sticky_cost_ratio",
-                self.sticky_cost_ratio >= 1.0,
-                "must be at least 1",
-            ),
-            (
-                "ejection_share",
-                share(self.ejection_share),
-                "must be 0 to 1",
-            ),
+            ("price_exponent", (0..=8).contains(&self.price_exponent), "must be 0 to 8"),
+            ("steep_price_exponent", (0..=8).contains(&self.steep_price_exponent), "must be 0 to 8"),
+            ("success_exponent", (0..=8).contains(&self.success_exponent), "must be 0 to 8"),
+            ("headroom_free_share", positive(self.headroom_free_share), "must be above 0"),
+            ("headroom_rate_share", positive(self.headroom_rate_share), "must be above 0"),
+            ("exploration_share", share(self.exploration_share), "must be 0 to 1"),
+            ("sticky_cost_ratio", self.sticky_cost_ratio >= 1.0, "must be at least 1"),
+            ("ejection_share", share(self.ejection_share), "must be 0 to 1"),
             ("success_prior", share(self.success_prior), "must be 0 to 1"),
-            (
-                "success_prior_samples",
-                positive(self.success_prior_samples),
-                "must be above 0",
-            ),
-            (
-                "breaker_consecutive",
-                self.breaker_consecutive > 0,
-                "must be at least 1",
-            ),
-            (
-                "breaker_consecutive_degraded",
-                self.breaker_consecutive_degraded > 0,
-                "must be at least 1",
-            ),
+            ("success_prior_samples", positive(self.success_prior_samples), "must be above 0"),
+            ("breaker_consecutive", self.breaker_consecutive > 0, "must be at least 1"),
+            ("breaker_consecutive_degraded", self.breaker_consecutive_degraded > 0, "must be at least 1"),
             ("breaker_ratio", share(self.breaker_ratio), "must be 0 to 1"),
-            (
-                "breaker_close_successes",
-                self.breaker_close_successes > 0,
-                "must be at least 1",
-            ),
-            (
-                "breaker_open",
-                !self.breaker_open.is_zero(),
-                "must be above 0",
-            ),
-            (
-                "jitter",
-                (0.0..1.0).contains(&self.jitter),
-                "must be 0 to below 1",
-            ),
-            (
-                "probe_probability",
-                share(self.probe_probability),
-                "must be 0 to 1",
-            ),
-            (
-                "ramp_floor",
-                share(self.ramp_floor) && self.ramp_floor > 0.0,
-                "must be above 0 and at most 1",
-            ),
-            (
-                "first_token_rise",
-                !self.first_token_rise.is_zero(),
-                "must be above 0",
-            ),
-            (
-                "first_token_fall",
-                !self.first_token_fall.is_zero(),
-                "must be above 0",
-            ),
-            (
-                "first_token_clip",
-                self.first_token_clip >= 1.0,
-                "must be at least 1",
-            ),
+            ("breaker_close_successes", self.breaker_close_successes > 0, "must be at least 1"),
+            ("breaker_open", !self.breaker_open.is_zero(), "must be above 0"),
+            ("jitter", (0.0..1.0).contains(&self.jitter), "must be 0 to below 1"),
+            ("probe_probability", share(self.probe_probability), "must be 0 to 1"),
+            ("ramp_floor", share(self.ramp_floor) && self.ramp_floor > 0.0, "must be above 0 and at most 1"),
+            ("first_token_rise", !self.first_token_rise.is_zero(), "must be above 0"),
+            ("first_token_fall", !self.first_token_fall.is_zero(), "must be above 0"),
+            ("first_token_clip", self.first_token_clip >= 1.0, "must be at least 1"),
             ("speed_fade", !self.speed_fade.is_zero(), "must be above 0"),
             ("speed_guess", positive(self.speed_guess), "must be above 0"),
             ("limit_least", self.limit_least >= 1.0, "must be at least 1"),
-            (
-                "limit_initial",
-                self.limit_initial >= self.limit_least,
-                "must be at least limit_least",
-            ),
-            (
-                "limit_most",
-                self.limit_most >= self.limit_initial,
-                "must be at least limit_initial",
-            ),
-            (
-                "limit_smoothing",
-                share(self.limit_smoothing),
-                "must be 0 to 1",
-            ),
-            (
-                "limit_backoff",
-                share(self.limit_backoff) && self.limit_backoff > 0.0,
-                "must be above 0 and at most 1",
-            ),
+            ("limit_initial", self.limit_initial >= self.limit_least, "must be at least limit_least"),
+            ("limit_most", self.limit_most >= self.limit_initial, "must be at least limit_initial"),
+            ("limit_smoothing", share(self.limit_smoothing), "must be 0 to 1"),
+            ("limit_backoff", share(self.limit_backoff) && self.limit_backoff > 0.0, "must be above 0 and at most 1"),
             ("limit_long", !self.limit_long.is_zero(), "must be above 0"),
-            (
-                "limit_short",
-                !self.limit_short.is_zero(),
-                "must be above 0",
-            ),
+            ("limit_short", !self.limit_short.is_zero(), "must be above 0"),
             ("retry_share", share(self.retry_share), "must be 0 to 1"),
-            (
-                "retry_reserve",
-                self.retry_reserve >= 0.0,
-                "must not be negative",
-            ),
+            ("retry_reserve", self.retry_reserve >= 0.0, "must not be negative"),
             ("max_attempts", self.max_attempts > 0, "must be at least 1"),
             (
                 "first_token_timeout_most",
                 self.first_token_timeout_most >= self.first_token_timeout_least,
                 "must be at least first_token_timeout_least",
             ),
-            (
-                "idle_timeout",
-                !self.idle_timeout.is_zero(),
-                "must be above 0",
-            ),
+            ("idle_timeout", !self.idle_timeout.is_zero(), "must be above 0"),
         ];
-        checks
-            .into_iter()
-            .filter(|(_, holds, _)| !holds)
-            .map(|(name, _, reason)| (name, reason))
-            .collect()
+        checks.into_iter().filter(|(_, holds, _)| !holds).map(|(name, _, reason)| (name, reason)).collect()
     }
 }
 
@@ -392,16 +284,8 @@ mod tests {
     #[test]
     fn defaults_are_sound_and_problems_are_named_together() {
         assert_eq!(Settings::default().problems(), []);
-        let broken = Settings {
-            max_attempts: 0,
-            jitter: 1.0,
-            ..Settings::default()
-        };
-        let names: Vec<_> = broken
-            .problems()
-            .into_iter()
-            .map(|(name, _)| name)
-            .collect();
+        let broken = Settings { max_attempts: 0, jitter: 1.0, ..Settings::default() };
+        let names: Vec<_> = broken.problems().into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["jitter", "max_attempts"]);
     }
 }

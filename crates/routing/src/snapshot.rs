@@ -60,17 +60,11 @@ impl Snapshot {
             }
             let provider = provider_index.get(endpoint.provider.as_str()).copied();
             if provider.is_none() {
-                errors.push(BuildError::UnknownProvider {
-                    endpoint: endpoint.name.clone(),
-                    provider: endpoint.provider.clone(),
-                });
+                errors.push(BuildError::UnknownProvider { endpoint: endpoint.name.clone(), provider: endpoint.provider.clone() });
             }
             let model = by_name.get(endpoint.model.as_str()).copied();
             if model.is_none() {
-                errors.push(BuildError::UnknownModel {
-                    endpoint: endpoint.name.clone(),
-                    model: endpoint.model.clone(),
-                });
+                errors.push(BuildError::UnknownModel { endpoint: endpoint.name.clone(), model: endpoint.model.clone() });
             }
             let (Some(provider), Some(model)) = (provider, model) else {
                 continue;
@@ -97,10 +91,7 @@ impl Snapshot {
             revision: spec.revision,
             providers,
             models: spec.models.into_iter().map(|spec| Model { spec }).collect(),
-            endpoints: endpoints
-                .into_iter()
-                .map(|(spec, of, model)| Endpoint::new(spec, of, model))
-                .collect(),
+            endpoints: endpoints.into_iter().map(|(spec, of, model)| Endpoint::new(spec, of, model)).collect(),
             by_name,
             of_model: of_model.into_iter().map(Vec::into_boxed_slice).collect(),
             credentials,
@@ -120,9 +111,7 @@ impl Snapshot {
 
     /// The endpoints of a model, in the order of the spec; none for an index of another snapshot.
     pub fn endpoints_of(&self, model: ModelIndex) -> &[EndpointIndex] {
-        self.of_model
-            .get(model.get())
-            .map_or(&[], |endpoints| endpoints)
+        self.of_model.get(model.get()).map_or(&[], |endpoints| endpoints)
     }
 
     /// One endpoint.
@@ -229,19 +218,13 @@ pub enum BuildError {
     },
 }
 
-fn index_providers<'a>(
-    providers: &'a [ProviderSpec],
-    errors: &mut Vec<BuildError>,
-) -> HashMap<&'a str, ProviderIndex> {
+fn index_providers<'a>(providers: &'a [ProviderSpec], errors: &mut Vec<BuildError>) -> HashMap<&'a str, ProviderIndex> {
     let mut index = HashMap::new();
     for (at, provider) in providers.iter().enumerate() {
         if provider.slug.is_empty() {
             errors.push(BuildError::EmptyName("provider"));
         }
-        if index
-            .insert(provider.slug.as_str(), ProviderIndex(at as u32))
-            .is_some()
-        {
+        if index.insert(provider.slug.as_str(), ProviderIndex(at as u32)).is_some() {
             errors.push(BuildError::DuplicateProvider(provider.slug.clone()));
         }
         let mut names = HashSet::new();
@@ -250,10 +233,7 @@ fn index_providers<'a>(
                 errors.push(BuildError::EmptyName("credential"));
             }
             if !names.insert(credential.name.as_str()) {
-                errors.push(BuildError::DuplicateCredential {
-                    provider: provider.slug.clone(),
-                    credential: credential.name.clone(),
-                });
+                errors.push(BuildError::DuplicateCredential { provider: provider.slug.clone(), credential: credential.name.clone() });
             }
         }
     }
@@ -281,44 +261,20 @@ fn check_endpoint(endpoint: &EndpointSpec, errors: &mut Vec<BuildError>) {
     }
     let checks = [
         ("tag", !endpoint.tag.is_empty(), "must not be empty"),
-        (
-            "context_length",
-            endpoint.context_length > 0,
-            "must be above 0",
-        ),
-        (
-            "max_output",
-            endpoint.max_output != Some(0),
-            "must be above 0",
-        ),
-        (
-            "max_concurrency",
-            endpoint.max_concurrency != Some(0),
-            "must be above 0; drain the endpoint instead",
-        ),
+        ("context_length", endpoint.context_length > 0, "must be above 0"),
+        ("max_output", endpoint.max_output != Some(0), "must be above 0"),
+        ("max_concurrency", endpoint.max_concurrency != Some(0), "must be above 0; drain the endpoint instead"),
         ("inputs", !endpoint.inputs.is_empty(), "must not be empty"),
-        (
-            "prior_first_token",
-            endpoint
-                .prior_first_token
-                .is_none_or(|prior| !prior.is_zero()),
-            "must be above 0",
-        ),
+        ("prior_first_token", endpoint.prior_first_token.is_none_or(|prior| !prior.is_zero()), "must be above 0"),
         (
             "prior_tokens_per_second",
-            endpoint
-                .prior_tokens_per_second
-                .is_none_or(|prior| prior.is_finite() && prior > 0.0),
+            endpoint.prior_tokens_per_second.is_none_or(|prior| prior.is_finite() && prior > 0.0),
             "must be above 0",
         ),
     ];
     for (field, holds, reason) in checks {
         if !holds {
-            errors.push(BuildError::Endpoint {
-                endpoint: endpoint.name.clone(),
-                field,
-                reason,
-            });
+            errors.push(BuildError::Endpoint { endpoint: endpoint.name.clone(), field, reason });
         }
     }
 }
@@ -329,34 +285,16 @@ mod tests {
     use crate::CredentialSpec;
 
     fn spec() -> SnapshotSpec {
-        let credentials = vec![CredentialSpec {
-            name: "main".into(),
-            weight: 1,
-        }];
+        let credentials = vec![CredentialSpec { name: "main".into(), weight: 1 }];
         SnapshotSpec {
             revision: 7,
             providers: vec![
-                ProviderSpec {
-                    slug: "a".into(),
-                    name: "A".into(),
-                    credentials: credentials.clone(),
-                },
-                ProviderSpec {
-                    slug: "b".into(),
-                    name: "B".into(),
-                    credentials,
-                },
+                ProviderSpec { slug: "a".into(), name: "A".into(), credentials: credentials.clone() },
+                ProviderSpec { slug: "b".into(), name: "B".into(), credentials },
             ],
             models: vec![
-                ModelSpec {
-                    slug: "x/one".into(),
-                    aliases: vec!["one".into()],
-                    distillable: true,
-                },
-                ModelSpec {
-                    slug: "x/two".into(),
-                    ..ModelSpec::default()
-                },
+                ModelSpec { slug: "x/one".into(), aliases: vec!["one".into()], distillable: true },
+                ModelSpec { slug: "x/two".into(), ..ModelSpec::default() },
             ],
             endpoints: vec![
                 EndpointSpec::new("a-one", "a", "x/one"),
@@ -373,14 +311,8 @@ mod tests {
         let one = snapshot.model("one").unwrap();
         assert_eq!(snapshot.model("x/one"), Some(one));
         assert_eq!(snapshot.model("x/three"), None);
-        assert_eq!(
-            snapshot.endpoints_of(one),
-            [EndpointIndex(0), EndpointIndex(2)]
-        );
-        let second: Vec<_> = snapshot.providers()[1]
-            .credentials()
-            .map(|(index, _)| index.get())
-            .collect();
+        assert_eq!(snapshot.endpoints_of(one), [EndpointIndex(0), EndpointIndex(2)]);
+        let second: Vec<_> = snapshot.providers()[1].credentials().map(|(index, _)| index.get()).collect();
         assert_eq!(second, [1]);
         assert_eq!(snapshot.credential_count(), 2);
     }
@@ -397,26 +329,13 @@ mod tests {
         broken.endpoints[2].model = "z".into();
         let errors = Snapshot::build(broken).unwrap_err();
         for expected in [
-            BuildError::Setting {
-                name: "max_attempts",
-                reason: "must be at least 1",
-            },
+            BuildError::Setting { name: "max_attempts", reason: "must be at least 1" },
             BuildError::DuplicateProvider("a".into()),
             BuildError::DuplicateModel("x/one".into()),
             BuildError::DuplicateEndpoint("b-two".into()),
-            BuildError::UnknownProvider {
-                endpoint: "b-two".into(),
-                provider: "z".into(),
-            },
-            BuildError::UnknownModel {
-                endpoint: "b-one".into(),
-                model: "z".into(),
-            },
-            BuildError::Endpoint {
-                endpoint: "b-two".into(),
-                field: "context_length",
-                reason: "must be above 0",
-            },
+            BuildError::UnknownProvider { endpoint: "b-two".into(), provider: "z".into() },
+            BuildError::UnknownModel { endpoint: "b-one".into(), model: "z".into() },
+            BuildError::Endpoint { endpoint: "b-two".into(), field: "context_length", reason: "must be above 0" },
         ] {
             assert!(errors.contains(&expected), "{expected:?} in {errors:?}");
         }
@@ -426,9 +345,6 @@ mod tests {
     fn a_provider_with_endpoints_needs_a_credential() {
         let mut broken = spec();
         broken.providers[0].credentials[0].weight = 0;
-        assert_eq!(
-            Snapshot::build(broken).unwrap_err(),
-            [BuildError::NoCredential("a".into())]
-        );
+        assert_eq!(Snapshot::build(broken).unwrap_err(), [BuildError::NoCredential("a".into())]);
     }
 }

@@ -42,10 +42,7 @@ impl Strategy {
             SortBy::Latency => Mode::Latency,
             // Quality comes in tiers; within one the load is balanced.
             SortBy::Exacto => {
-                return Strategy {
-                    mode: Mode::Exacto,
-                    strict: false,
-                };
+                return Strategy { mode: Mode::Exacto, strict: false };
             }
         };
         Strategy { mode, strict: true }
@@ -56,10 +53,18 @@ impl Strategy {
         self.strict || self.mode == Mode::Order
     }
 
+    /// Whether a small share may go to endpoints nobody knows well. Not where the rule is meant to be exactly what it says,
+    /// nor where conversations stay put.
+    pub(crate) fn explores(self) -> bool {
+        match self.mode {
+            Mode::Balanced | Mode::Price | Mode::Latency | Mode::Throughput | Mode::Exacto => !self.strict,
+            Mode::Simple | Mode::Order | Mode::Sticky => false,
+        }
+    }
+
     /// Whether it wants the recent percentiles rather than the quick estimates: a strict order must not flicker.
     pub(crate) fn wants_percentiles(self) -> bool {
-        (self.strict && matches!(self.mode, Mode::Latency | Mode::Throughput))
-            || self.mode == Mode::Exacto
+        (self.strict && matches!(self.mode, Mode::Latency | Mode::Throughput)) || self.mode == Mode::Exacto
     }
 
     /// Fills in weights and costs.
@@ -93,11 +98,7 @@ impl Strategy {
 impl fmt::Display for Strategy {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(self.mode.as_str())?;
-        if self.strict {
-            out.write_str(", strictly")
-        } else {
-            Ok(())
-        }
+        if self.strict { out.write_str(", strictly") } else { Ok(()) }
     }
 }
 
@@ -138,11 +139,7 @@ impl Table<'_> {
 
     /// The one with the lower cost; the first if they are equal.
     pub(crate) fn faster(&self, one: usize, other: usize) -> usize {
-        if self.considered[other].cost < self.considered[one].cost {
-            other
-        } else {
-            one
-        }
+        if self.considered[other].cost < self.considered[one].cost { other } else { one }
     }
 
     /// The one with the lowest key; the earlier one if keys are equal, so the order of configuration breaks ties.

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use crate::{
-    AttemptEnd, AttemptPlan, CredentialSpec, EndpointIndex, EndpointSpec, Exhausted, Health,
-    Intent, ModelSpec, Needs, Next, Outcome, Plan, Price, ProviderSpec, Settings, Snapshot,
-    SnapshotSpec, Timestamp,
+    AttemptEnd, AttemptPlan, CredentialSpec, EndpointIndex, EndpointSpec, Exhausted, Health, Intent, ModelSpec, Needs, Next, Outcome, Plan,
+    Price, ProviderSpec, Settings, Snapshot, SnapshotSpec, Timestamp,
 };
 
 /// Model slug of every endpoint that does not say otherwise.
@@ -15,43 +14,23 @@ pub(crate) fn endpoint(name: &str, price: u64) -> EndpointSpec {
     let provider = name.split('/').next().unwrap_or(name);
     let mut spec = EndpointSpec::new(name, provider, MODEL);
     spec.tag = name.to_owned();
-    spec.price = Price {
-        prompt: price,
-        completion: price,
-        ..Price::default()
-    };
+    spec.price = Price { prompt: price, completion: price, ..Price::default() };
     spec
 }
 
 /// Providers and models follow from the endpoints.
 pub(crate) fn spec(endpoints: Vec<EndpointSpec>, credentials: usize) -> SnapshotSpec {
-    let mut spec = SnapshotSpec {
-        revision: 1,
-        ..SnapshotSpec::default()
-    };
+    let mut spec = SnapshotSpec { revision: 1, ..SnapshotSpec::default() };
     for endpoint in &endpoints {
-        if !spec
-            .providers
-            .iter()
-            .any(|one| one.slug == endpoint.provider)
-        {
+        if !spec.providers.iter().any(|one| one.slug == endpoint.provider) {
             spec.providers.push(ProviderSpec {
                 slug: endpoint.provider.clone(),
                 name: endpoint.provider.to_uppercase(),
-                credentials: (0..credentials)
-                    .map(|at| CredentialSpec {
-                        name: format!("key-{at}"),
-                        weight: 1,
-                    })
-                    .collect(),
+                credentials: (0..credentials).map(|at| CredentialSpec { name: format!("key-{at}"), weight: 1 }).collect(),
             });
         }
         if !spec.models.iter().any(|one| one.slug == endpoint.model) {
-            spec.models.push(ModelSpec {
-                slug: endpoint.model.clone(),
-                aliases: Vec::new(),
-                distillable: false,
-            });
+            spec.models.push(ModelSpec { slug: endpoint.model.clone(), aliases: Vec::new(), distillable: false });
         }
     }
     spec.endpoints = endpoints;
@@ -70,20 +49,13 @@ impl World {
     }
 
     pub(crate) fn with_settings(endpoints: Vec<EndpointSpec>, settings: Settings) -> World {
-        World::of(SnapshotSpec {
-            settings,
-            ..spec(endpoints, 1)
-        })
+        World::of(SnapshotSpec { settings, ..spec(endpoints, 1) })
     }
 
     pub(crate) fn of(spec: SnapshotSpec) -> World {
         let snapshot = Snapshot::build(spec).unwrap();
         let health = Health::new(&snapshot, None);
-        World {
-            snapshot,
-            health,
-            now: Timestamp(1_000_000_000),
-        }
+        World { snapshot, health, now: Timestamp(1_000_000_000) }
     }
 
     pub(crate) fn pass(&mut self, time: Duration) {
@@ -93,11 +65,7 @@ impl World {
     pub(crate) fn intent(&self, seed: u64) -> Intent {
         let model = self.snapshot.model(MODEL).unwrap();
         let mut intent = Intent::new(model, self.now + Duration::from_secs(600), seed);
-        intent.needs = Needs {
-            prompt_tokens: 100,
-            expected_output: 100,
-            ..Needs::default()
-        };
+        intent.needs = Needs { prompt_tokens: 100, expected_output: 100, ..Needs::default() };
         intent
     }
 
@@ -128,13 +96,7 @@ impl World {
     }
 
     pub(crate) fn end(&self, plan: &mut Plan, attempt: &AttemptPlan, end: AttemptEnd) {
-        plan.ended(
-            &self.snapshot,
-            &self.health,
-            attempt,
-            &outcome(end),
-            self.now,
-        );
+        plan.ended(&self.snapshot, &self.health, attempt, &outcome(end), self.now);
     }
 
     /// Runs a whole request whose every attempt at an endpoint ends as told; the names tried, in order.
@@ -146,11 +108,7 @@ impl World {
             tried.push(name);
             self.end(&mut plan, &attempt, ends(name));
         }
-        assert!(
-            plan.decision().is_reproducible(&self.snapshot),
-            "{}",
-            plan.decision().render(&self.snapshot)
-        );
+        assert!(plan.decision().is_reproducible(&self.snapshot), "{}", plan.decision().render(&self.snapshot));
         tried
     }
 
@@ -170,10 +128,7 @@ impl World {
 
     pub(crate) fn observe_outcome(&self, name: &str, outcome: &Outcome) {
         let mut intent = self.intent(7);
-        intent.preferences = std::sync::Arc::new(crate::Preferences {
-            only: vec![vec![name.to_owned()]],
-            ..Default::default()
-        });
+        intent.preferences = std::sync::Arc::new(crate::Preferences { only: vec![vec![name.to_owned()]], ..Default::default() });
         let mut plan = self.plan(intent);
         let attempt = self.attempt(&mut plan);
         plan.ended(&self.snapshot, &self.health, &attempt, outcome, self.now);
@@ -184,12 +139,7 @@ impl World {
     }
 
     pub(crate) fn index(&self, name: &str) -> EndpointIndex {
-        let at = self
-            .snapshot
-            .endpoints()
-            .iter()
-            .position(|one| one.name == name)
-            .unwrap();
+        let at = self.snapshot.endpoints().iter().position(|one| one.name == name).unwrap();
         EndpointIndex::new(at as u32)
     }
 

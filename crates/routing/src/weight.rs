@@ -10,12 +10,7 @@ use crate::explain::{Considered, Gate};
 use crate::health::median;
 
 /// Fills in the cost of every candidate, and a weight with this power of the price (0: price does not matter).
-pub(crate) fn weigh(
-    settings: &Settings,
-    price_exponent: i32,
-    output: u32,
-    considered: &mut [Considered],
-) {
+pub(crate) fn weigh(settings: &Settings, price_exponent: i32, output: u32, considered: &mut [Considered]) {
     let speeds = Speeds::of(settings, considered);
     let scale = PriceScale::of(considered);
     for one in considered {
@@ -40,11 +35,7 @@ pub(crate) fn weigh_by_capacity(settings: &Settings, output: u32, considered: &m
 /// Success as far as it is to be trusted: an open breaker is evidence that outlives the window it came from.
 fn trusted_success(one: &Considered) -> f64 {
     let success = f64::from(one.success).clamp(LEAST_SUCCESS, 1.0);
-    if one.gate.is_ejected() {
-        success.min(EJECTED_SUCCESS)
-    } else {
-        success
-    }
+    if one.gate.is_ejected() { success.min(EJECTED_SUCCESS) } else { success }
 }
 
 /// Free concurrency and free rate limit: 1 while there is enough of both, falling to almost nothing.
@@ -56,13 +47,8 @@ fn headroom(settings: &Settings, one: &Considered) -> f64 {
 }
 
 fn cost(speeds: &Speeds, output: u32, success: f64, one: &Considered) -> f64 {
-    let first_token = one
-        .first_token
-        .map_or(speeds.unknown_first_token, f64::from);
-    let speed = one
-        .speed
-        .map_or(speeds.unknown_speed, f64::from)
-        .max(LEAST_SPEED);
+    let first_token = one.first_token.map_or(speeds.unknown_first_token, f64::from);
+    let speed = one.speed.map_or(speeds.unknown_speed, f64::from).max(LEAST_SPEED);
     let load = f64::from(one.in_flight) / f64::from(one.limit.max(1));
     (first_token + f64::from(output) / speed) * (1.0 + load) / success
 }
@@ -78,11 +64,8 @@ impl Speeds {
     fn of(settings: &Settings, considered: &[Considered]) -> Speeds {
         Speeds {
             unknown_first_token: median_of(considered.iter().map(|one| one.first_token))
-                .map_or(settings.first_token_guess.as_secs_f64(), |known| {
-                    known * settings.unknown_first_token_factor
-                }),
-            unknown_speed: median_of(considered.iter().map(|one| one.speed))
-                .unwrap_or(settings.speed_guess),
+                .map_or(settings.first_token_guess.as_secs_f64(), |known| known * settings.unknown_first_token_factor),
+            unknown_speed: median_of(considered.iter().map(|one| one.speed)).unwrap_or(settings.speed_guess),
         }
     }
 }
@@ -103,22 +86,10 @@ struct PriceScale {
 
 impl PriceScale {
     fn of(considered: &[Considered]) -> PriceScale {
-        let prices = || {
-            considered
-                .iter()
-                .filter(|one| one.gate != Gate::Tried)
-                .map(|one| one.price)
-        };
+        let prices = || considered.iter().filter(|one| one.gate != Gate::Tried).map(|one| one.price);
         let floor = (prices().fold(0.0, f64::max) * FREE_SHARE).max(LEAST_PRICE);
         let cheapest = prices().fold(f64::INFINITY, f64::min).max(floor);
-        PriceScale {
-            floor,
-            cheapest: if cheapest.is_finite() {
-                cheapest
-            } else {
-                floor
-            },
-        }
+        PriceScale { floor, cheapest: if cheapest.is_finite() { cheapest } else { floor } }
     }
 
     fn relative(&self, price: f64) -> f64 {
@@ -182,39 +153,18 @@ pub(crate) mod tests {
 
     #[test]
     fn success_of_84_percent_halves_a_weight() {
-        let all = weights(&mut [
-            Considered {
-                success: 1.0,
-                ..candidate(0, 1.0)
-            },
-            Considered {
-                success: 0.84,
-                ..candidate(1, 1.0)
-            },
-        ]);
+        let all = weights(&mut [Considered { success: 1.0, ..candidate(0, 1.0) }, Considered { success: 0.84, ..candidate(1, 1.0) }]);
         assert!((all[1] / all[0] - 0.5).abs() < 0.01);
     }
 
     #[test]
     fn headroom_shrinks_below_a_fifth_of_concurrency_and_a_tenth_of_the_rate() {
         let settings = Settings::default();
-        for (in_flight, remaining, expected) in [
-            (0, 1.0, 1.0),
-            (80, 1.0, 1.0),
-            (90, 1.0, 0.5),
-            (0, 0.05, 0.5),
-            (90, 0.01, 0.1),
-            (100, 1.0, 0.01),
-        ] {
-            let one = Considered {
-                in_flight,
-                remaining,
-                ..candidate(0, 1.0)
-            };
-            assert!(
-                (headroom(&settings, &one) - expected).abs() < 1e-6,
-                "{in_flight} {remaining}"
-            );
+        for (in_flight, remaining, expected) in
+            [(0, 1.0, 1.0), (80, 1.0, 1.0), (90, 1.0, 0.5), (0, 0.05, 0.5), (90, 0.01, 0.1), (100, 1.0, 0.01)]
+        {
+            let one = Considered { in_flight, remaining, ..candidate(0, 1.0) };
+            assert!((headroom(&settings, &one) - expected).abs() < 1e-6, "{in_flight} {remaining}");
         }
     }
 
@@ -228,14 +178,7 @@ pub(crate) mod tests {
 
     #[test]
     fn the_unmeasured_are_taken_for_slightly_slower_than_their_peers() {
-        let mut all = [
-            Considered {
-                first_token: Some(1.0),
-                speed: Some(50.0),
-                ..candidate(0, 1.0)
-            },
-            candidate(1, 1.0),
-        ];
+        let mut all = [Considered { first_token: Some(1.0), speed: Some(50.0), ..candidate(0, 1.0) }, candidate(1, 1.0)];
         weigh(&Settings::default(), 2, 50, &mut all);
         assert!((all[0].cost - 2.0 / 0.95).abs() < 1e-5);
         assert!((all[1].cost - 2.2 / 0.95).abs() < 1e-5);

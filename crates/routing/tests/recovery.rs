@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use tidegate_routing::{
-    AttemptEnd, CredentialSpec, EndpointSpec, Health, Intent, ModelSpec, Needs, Next, Outcome,
-    Plan, Price, ProviderSpec, Snapshot, SnapshotSpec, Timestamp,
+    AttemptEnd, CredentialSpec, EndpointSpec, Health, Intent, ModelSpec, Needs, Next, Outcome, Plan, Price, ProviderSpec, Snapshot,
+    SnapshotSpec, Timestamp,
 };
 
 const STEP: Duration = Duration::from_millis(50);
@@ -33,25 +33,15 @@ impl Simulation {
                 .map(|name| ProviderSpec {
                     slug: name.to_owned(),
                     name: name.to_owned(),
-                    credentials: vec![CredentialSpec {
-                        name: "main".to_owned(),
-                        weight: 1,
-                    }],
+                    credentials: vec![CredentialSpec { name: "main".to_owned(), weight: 1 }],
                 })
                 .into(),
-            models: vec![ModelSpec {
-                slug: "author/model".to_owned(),
-                ..ModelSpec::default()
-            }],
+            models: vec![ModelSpec { slug: "author/model".to_owned(), ..ModelSpec::default() }],
             endpoints: names
                 .into_iter()
                 .zip([1_000_000, 1_500_000, 2_000_000])
                 .map(|(name, price)| EndpointSpec {
-                    price: Price {
-                        prompt: price,
-                        completion: price,
-                        ..Price::default()
-                    },
+                    price: Price { prompt: price, completion: price, ..Price::default() },
                     ..EndpointSpec::new(name, name, "author/model")
                 })
                 .collect(),
@@ -59,12 +49,7 @@ impl Simulation {
         };
         let snapshot = Snapshot::build(spec).expect("a sound spec");
         let health = Health::new(&snapshot, None);
-        Simulation {
-            snapshot,
-            health,
-            now: Timestamp(0),
-            requests: 0,
-        }
+        Simulation { snapshot, health, now: Timestamp(0), requests: 0 }
     }
 
     /// Twenty requests per second for so long; `broken` is the endpoint that answers 500.
@@ -79,27 +64,16 @@ impl Simulation {
     }
 
     fn request(&self, broken: Option<usize>, tally: &mut Tally) {
-        let model = self
-            .snapshot
-            .model("author/model")
-            .expect("the model is configured");
+        let model = self.snapshot.model("author/model").expect("the model is configured");
         let mut intent = Intent::new(model, self.now + Duration::from_secs(60), self.requests);
-        intent.needs = Needs {
-            prompt_tokens: 200,
-            expected_output: 100,
-            ..Needs::default()
-        };
+        intent.needs = Needs { prompt_tokens: 200, expected_output: 100, ..Needs::default() };
         let mut plan = Plan::new(&self.snapshot, intent).expect("endpoints can serve it");
         tally.requests += 1;
         while let Next::Attempt(attempt) = plan.next(&self.snapshot, &self.health, self.now) {
             tally.attempts[attempt.endpoint.get()] += 1;
             let fails = broken == Some(attempt.endpoint.get());
             let mut outcome = Outcome::new(
-                if fails {
-                    AttemptEnd::Server(500)
-                } else {
-                    AttemptEnd::Success
-                },
+                if fails { AttemptEnd::Server(500) } else { AttemptEnd::Success },
                 Duration::from_millis(if fails { 5 } else { 1_400 }),
             );
             if !fails {
@@ -123,22 +97,13 @@ fn a_broken_endpoint_loses_its_traffic_and_gets_it_back() {
     assert!(share > 0.4, "the cheapest carries most: {healthy:?}");
 
     let outage = simulation.run(Duration::from_secs(120), Some(0));
-    assert_eq!(
-        outage.failed_requests, 0,
-        "callers do not notice: {outage:?}"
-    );
-    assert!(
-        outage.attempts[0] < 30,
-        "a few failures and a few probes: {outage:?}"
-    );
+    assert_eq!(outage.failed_requests, 0, "callers do not notice: {outage:?}");
+    assert!(outage.attempts[0] < 30, "a few failures and a few probes: {outage:?}");
 
     simulation.run(Duration::from_secs(240), None);
     let healed = simulation.run(Duration::from_secs(60), None);
     let regained = f64::from(healed.attempts[0]) / f64::from(healed.requests);
-    assert!(
-        (regained - share).abs() < 0.15,
-        "{share} before, {regained} after"
-    );
+    assert!((regained - share).abs() < 0.15, "{share} before, {regained} after");
 }
 
 #[test]
@@ -152,8 +117,5 @@ fn an_outage_of_everything_is_survived_without_a_retry_storm() {
         attempts += tally.attempts.iter().sum::<u32>();
         requests += tally.requests;
     }
-    assert!(
-        f64::from(attempts) < f64::from(requests) * 1.4,
-        "{attempts} attempts for {requests} requests"
-    );
+    assert!(f64::from(attempts) < f64::from(requests) * 1.4, "{attempts} attempts for {requests} requests");
 }

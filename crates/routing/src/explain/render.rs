@@ -21,40 +21,19 @@ struct Text<'a> {
 impl Text<'_> {
     fn write(&self, out: &mut String) -> fmt::Result {
         let decision = self.decision;
-        let models: Vec<&str> = decision
-            .models
-            .iter()
-            .map(|model| {
-                self.snapshot
-                    .models()
-                    .get(model.get())
-                    .map_or("?", |model| model.slug())
-            })
-            .collect();
+        let models: Vec<&str> =
+            decision.models.iter().map(|model| self.snapshot.models().get(model.get()).map_or("?", |model| model.slug())).collect();
         writeln!(out, "model     {}", models.join(", then "))?;
         writeln!(out, "strategy  {}", decision.strategy)?;
-        writeln!(
-            out,
-            "snapshot  revision {}, seed {}",
-            decision.revision, decision.seed
-        )?;
+        writeln!(out, "snapshot  revision {}, seed {}", decision.revision, decision.seed)?;
         if decision.revision != self.snapshot.revision() {
-            writeln!(
-                out,
-                "          (names below are of revision {})",
-                self.snapshot.revision()
-            )?;
+            writeln!(out, "          (names below are of revision {})", self.snapshot.revision())?;
         }
         if let Some(sticky) = decision.sticky {
             writeln!(out, "sticky    {}", self.name(sticky))?;
         }
         for excluded in &decision.excluded {
-            writeln!(
-                out,
-                "excluded  {}: {}",
-                self.name(excluded.endpoint),
-                excluded.reason.label()
-            )?;
+            writeln!(out, "excluded  {}: {}", self.name(excluded.endpoint), excluded.reason.label())?;
         }
         for choice in &decision.attempts {
             self.choice(choice, out)?;
@@ -69,12 +48,7 @@ impl Text<'_> {
         write!(out, "choice {}  ", choice.number)?;
         match choice.chosen {
             None => write!(out, "nothing left")?,
-            Some(chosen) => write!(
-                out,
-                "{} {}",
-                self.name(chosen.endpoint),
-                reason(chosen.pick)
-            )?,
+            Some(chosen) => write!(out, "{} {}", self.name(chosen.endpoint), reason(chosen.pick))?,
         }
         if choice.panicked {
             write!(out, ", ejections ignored because too much was ejected")?;
@@ -90,28 +64,10 @@ impl Text<'_> {
     }
 
     fn considered(&self, choice: &Choice, one: &Considered, out: &mut String) -> fmt::Result {
-        let mark = if choice
-            .chosen
-            .is_some_and(|chosen| chosen.endpoint == one.endpoint)
-        {
-            '>'
-        } else {
-            ' '
-        };
+        let mark = if choice.chosen.is_some_and(|chosen| chosen.endpoint == one.endpoint) { '>' } else { ' ' };
         write!(out, "  {mark} {:<32} ", self.name(one.endpoint))?;
-        write!(
-            out,
-            "weight {:<9.3} cost {:>8.2} s  price {:>9.6} USD",
-            one.weight,
-            one.cost,
-            one.price / 1e12
-        )?;
-        write!(
-            out,
-            "  success {:>5.1} % of {:.0}",
-            one.success * 100.0,
-            one.samples
-        )?;
+        write!(out, "weight {:<9.3} cost {:>8.2} s  price {:>9.6} USD", one.weight, one.cost, one.price / 1e12)?;
+        write!(out, "  success {:>5.1} % of {:.0}", one.success * 100.0, one.samples)?;
         match one.first_token {
             Some(seconds) => write!(out, "  first token {seconds:.3} s")?,
             None => write!(out, "  first token ?")?,
@@ -132,10 +88,7 @@ impl Text<'_> {
     }
 
     fn name(&self, endpoint: EndpointIndex) -> &str {
-        self.snapshot
-            .endpoints()
-            .get(endpoint.get())
-            .map_or("?", |endpoint| &endpoint.name)
+        self.snapshot.endpoints().get(endpoint.get()).map_or("?", |endpoint| &endpoint.name)
     }
 }
 

@@ -49,8 +49,7 @@ impl AccountCell {
             BlockReason::Unauthorized => 2,
         };
         let until = until.micros().min(u64::MAX >> REASON_BITS);
-        self.0
-            .fetch_max(until << REASON_BITS | code, Ordering::Relaxed);
+        self.0.fetch_max(until << REASON_BITS | code, Ordering::Relaxed);
     }
 }
 
@@ -67,12 +66,7 @@ pub(crate) struct Allowance {
 
 impl Allowance {
     pub(crate) fn new(credential: u64) -> Allowance {
-        Allowance {
-            credential,
-            blocked_until: Timestamp(0),
-            refusals: 0,
-            hint: None,
-        }
+        Allowance { credential, blocked_until: Timestamp(0), refusals: 0, hint: None }
     }
 
     /// When the rate limit lets it through again, if that is later than now.
@@ -89,22 +83,12 @@ impl Allowance {
     }
 
     /// Hears of a 429. `jitter` is a draw from −1 to 1; a wait the provider named is only ever lengthened.
-    pub(crate) fn refused(
-        &mut self,
-        retry_after: Option<Duration>,
-        jitter: f64,
-        settings: &Settings,
-        now: Timestamp,
-    ) {
+    pub(crate) fn refused(&mut self, retry_after: Option<Duration>, jitter: f64, settings: &Settings, now: Timestamp) {
         let wait = match retry_after {
             Some(named) => named.min(settings.retry_after_cap),
             None => {
-                let doubled = settings
-                    .rate_limit_block
-                    .saturating_mul(1 << self.refusals.min(MOST_DOUBLINGS));
-                doubled
-                    .min(settings.rate_limit_block_cap)
-                    .mul_f64(1.0 + settings.jitter * jitter)
+                let doubled = settings.rate_limit_block.saturating_mul(1 << self.refusals.min(MOST_DOUBLINGS));
+                doubled.min(settings.rate_limit_block_cap).mul_f64(1.0 + settings.jitter * jitter)
             }
         };
         self.refusals = self.refusals.saturating_add(1);
@@ -119,19 +103,13 @@ impl Allowance {
     /// Hears what the provider said about the limits.
     pub(crate) fn hinted(&mut self, hint: RateHint, now: Timestamp) {
         let lifetime = hint.reset.unwrap_or(HINT_LIFETIME).min(LONGEST_HINT);
-        let remaining = if hint.remaining_ratio.is_finite() {
-            hint.remaining_ratio.clamp(0.0, 1.0)
-        } else {
-            1.0
-        };
+        let remaining = if hint.remaining_ratio.is_finite() { hint.remaining_ratio.clamp(0.0, 1.0) } else { 1.0 };
         self.hint = Some((remaining, now + lifetime));
     }
 
     /// Whether dropping it would lose nothing.
     pub(crate) fn is_stale(&self, now: Timestamp) -> bool {
-        self.blocked_until <= now
-            && self.refusals == 0
-            && self.hint.is_none_or(|(_, until)| until <= now)
+        self.blocked_until <= now && self.refusals == 0 && self.hint.is_none_or(|(_, until)| until <= now)
     }
 }
 
@@ -157,10 +135,7 @@ mod tests {
         let block = AccountCell::default();
         block.block(second(600), BlockReason::Unauthorized);
         block.block(second(300), BlockReason::CreditExhausted);
-        assert_eq!(
-            block.blocked(second(1)),
-            Some((second(600), BlockReason::Unauthorized))
-        );
+        assert_eq!(block.blocked(second(1)), Some((second(600), BlockReason::Unauthorized)));
         assert_eq!(block.blocked(second(600)), None);
 
         let settings = Settings::default();
@@ -183,34 +158,20 @@ mod tests {
         }
         allowance.accepted();
         allowance.refused(None, 0.0, &settings, now);
-        assert_eq!(
-            allowance.blocked_until(now).unwrap() - now,
-            Duration::from_secs(1)
-        );
+        assert_eq!(allowance.blocked_until(now).unwrap() - now, Duration::from_secs(1));
     }
 
     #[test]
     fn an_absurd_wait_is_not_believed() {
         let mut allowance = Allowance::new(1);
-        allowance.refused(
-            Some(Duration::from_secs(86_400)),
-            0.0,
-            &Settings::default(),
-            second(0),
-        );
+        allowance.refused(Some(Duration::from_secs(86_400)), 0.0, &Settings::default(), second(0));
         assert_eq!(allowance.blocked_until(second(0)), Some(second(300)));
     }
 
     #[test]
     fn a_hint_holds_until_the_reset() {
         let mut allowance = Allowance::new(1);
-        allowance.hinted(
-            RateHint {
-                remaining_ratio: 0.05,
-                reset: Some(Duration::from_secs(3)),
-            },
-            second(0),
-        );
+        allowance.hinted(RateHint { remaining_ratio: 0.05, reset: Some(Duration::from_secs(3)) }, second(0));
         assert_eq!(allowance.remaining(second(2)), 0.05);
         assert_eq!(allowance.remaining(second(3)), 1.0);
         assert!(allowance.is_stale(second(3)));

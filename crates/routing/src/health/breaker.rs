@@ -59,12 +59,7 @@ pub(crate) struct Evidence {
 
 impl Default for Breaker {
     fn default() -> Breaker {
-        Breaker {
-            phase: Phase::Closed,
-            consecutive: 0,
-            openings: 0,
-            healthy_since: Timestamp(0),
-        }
+        Breaker { phase: Phase::Closed, consecutive: 0, openings: 0, healthy_since: Timestamp(0) }
     }
 }
 
@@ -111,9 +106,7 @@ impl Breaker {
             }
             // An old request that was under way when it opened proves nothing about now.
             Phase::Tripped { .. } if !probe => false,
-            Phase::Tripped {
-                successes, probing, ..
-            } => {
+            Phase::Tripped { successes, probing, .. } => {
                 *probing = false;
                 *successes += 1;
                 if *successes < settings.breaker_close_successes {
@@ -153,46 +146,30 @@ impl Breaker {
     }
 
     fn is_over_the_bar(&self, evidence: &Evidence, settings: &Settings) -> bool {
-        let in_a_row = if evidence.degraded {
-            settings.breaker_consecutive_degraded
-        } else {
-            settings.breaker_consecutive
-        };
+        let in_a_row = if evidence.degraded { settings.breaker_consecutive_degraded } else { settings.breaker_consecutive };
         let counts = evidence.counts;
         let ratio = counts.failure_ratio();
         self.consecutive >= in_a_row
             || (counts.total() >= settings.breaker_ratio_samples && ratio >= settings.breaker_ratio)
             || (counts.total() >= settings.breaker_peer_samples
-                && evidence.peers.is_some_and(|median| {
-                    ratio >= settings.breaker_peer_factor * median + settings.breaker_peer_margin
-                }))
+                && evidence.peers.is_some_and(|median| ratio >= settings.breaker_peer_factor * median + settings.breaker_peer_margin))
     }
 
     fn open(&mut self, jitter: f64, settings: &Settings, now: Timestamp) {
         let doublings = self.openings.min(MOST_DOUBLINGS);
-        let length = settings
-            .breaker_open
-            .saturating_mul(1 << doublings)
-            .min(settings.breaker_open_cap);
+        let length = settings.breaker_open.saturating_mul(1 << doublings).min(settings.breaker_open_cap);
         let until = now + length.mul_f64((1.0 + settings.jitter * jitter).max(0.0));
         self.openings = (doublings + 1).min(MOST_DOUBLINGS);
         self.consecutive = 0;
         self.healthy_since = now;
-        self.phase = Phase::Tripped {
-            until,
-            successes: 0,
-            probing: false,
-        };
+        self.phase = Phase::Tripped { until, successes: 0, probing: false };
     }
 
     /// Forgets one opening per healthy minute.
     fn forget(&mut self, settings: &Settings, now: Timestamp) {
         while self.openings > 0 && now.since(self.healthy_since) >= settings.breaker_forget {
             self.openings -= 1;
-            self.healthy_since = self.healthy_since
-                + settings
-                    .breaker_forget
-                    .max(std::time::Duration::from_micros(1));
+            self.healthy_since = self.healthy_since + settings.breaker_forget.max(std::time::Duration::from_micros(1));
         }
     }
 }
@@ -204,29 +181,14 @@ const MOST_DOUBLINGS: u32 = 16;
 mod tests {
     use super::*;
 
-    const HEALTHY_PEERS: Evidence = Evidence {
-        counts: Counts {
-            ok: 0.0,
-            failed: 0.0,
-            missing: 0.0,
-        },
-        peers: Some(0.0),
-        degraded: false,
-    };
+    const HEALTHY_PEERS: Evidence = Evidence { counts: Counts { ok: 0.0, failed: 0.0, missing: 0.0 }, peers: Some(0.0), degraded: false };
 
     fn second(second: u64) -> Timestamp {
         Timestamp(second * 1_000_000)
     }
 
     fn counts(ok: f64, failed: f64) -> Evidence {
-        Evidence {
-            counts: Counts {
-                ok,
-                failed,
-                missing: 0.0,
-            },
-            ..HEALTHY_PEERS
-        }
+        Evidence { counts: Counts { ok, failed, missing: 0.0 }, ..HEALTHY_PEERS }
     }
 
     fn opened(settings: &Settings, now: Timestamp) -> Breaker {
@@ -241,10 +203,7 @@ mod tests {
     #[test]
     fn five_hard_failures_in_a_row_open_it_for_ten_seconds() {
         let breaker = opened(&Settings::default(), second(100));
-        assert_eq!(
-            breaker.state(second(109)),
-            BreakerState::Open { until: second(110) }
-        );
+        assert_eq!(breaker.state(second(109)), BreakerState::Open { until: second(110) });
         assert_eq!(breaker.state(second(110)), BreakerState::HalfOpen);
     }
 
@@ -265,10 +224,7 @@ mod tests {
     fn two_suffice_when_others_say_degraded() {
         let settings = Settings::default();
         let mut breaker = Breaker::default();
-        let degraded = Evidence {
-            degraded: true,
-            ..HEALTHY_PEERS
-        };
+        let degraded = Evidence { degraded: true, ..HEALTHY_PEERS };
         assert!(!breaker.failed(true, false, &degraded, 0.0, &settings, second(1)));
         assert!(breaker.failed(true, false, &degraded, 0.0, &settings, second(1)));
     }
@@ -276,33 +232,13 @@ mod tests {
     #[test]
     fn ratios_open_it_only_with_enough_samples() {
         let settings = Settings::default();
-        let trips = |evidence: Evidence| {
-            Breaker::default().failed(true, false, &evidence, 0.0, &settings, second(1))
-        };
+        let trips = |evidence: Evidence| Breaker::default().failed(true, false, &evidence, 0.0, &settings, second(1));
         assert!(!trips(counts(9.0, 10.0)));
         assert!(trips(counts(10.0, 10.0)));
-        assert!(
-            !trips(counts(43.0, 6.0)),
-            "49 samples are not compared with peers"
-        );
-        assert!(
-            trips(counts(44.0, 6.0)),
-            "12 % against peers without failures"
-        );
-        assert!(
-            !trips(Evidence {
-                peers: Some(0.05),
-                ..counts(40.0, 10.0)
-            }),
-            "20 % against 3 x 5 % + 10"
-        );
-        assert!(
-            !trips(Evidence {
-                peers: None,
-                ..counts(40.0, 10.0)
-            }),
-            "nobody to compare with"
-        );
+        assert!(!trips(counts(43.0, 6.0)), "49 samples are not compared with peers");
+        assert!(trips(counts(44.0, 6.0)), "12 % against peers without failures");
+        assert!(!trips(Evidence { peers: Some(0.05), ..counts(40.0, 10.0) }), "20 % against 3 x 5 % + 10");
+        assert!(!trips(Evidence { peers: None, ..counts(40.0, 10.0) }), "nobody to compare with");
     }
 
     #[test]
@@ -319,12 +255,7 @@ mod tests {
         }
         assert!(breaker.begin_probe(now));
         breaker.failed(true, true, &HEALTHY_PEERS, 1.0, &settings, now);
-        assert_eq!(
-            breaker.state(now),
-            BreakerState::Open {
-                until: now + std::time::Duration::from_secs(360)
-            }
-        );
+        assert_eq!(breaker.state(now), BreakerState::Open { until: now + std::time::Duration::from_secs(360) });
     }
 
     #[test]
@@ -367,11 +298,6 @@ mod tests {
         for _ in 0..5 {
             breaker.failed(true, false, &HEALTHY_PEERS, 0.0, &settings, second(91));
         }
-        assert_eq!(
-            breaker.state(second(91)),
-            BreakerState::Open {
-                until: second(91 + 20)
-            }
-        );
+        assert_eq!(breaker.state(second(91)), BreakerState::Open { until: second(91 + 20) });
     }
 }

@@ -87,11 +87,13 @@ impl EndpointCell {
 
     /// Takes a place among the requests in flight, unless `most` are taken.
     pub(crate) fn enter(&self, most: u32) -> bool {
-        if self.in_flight.fetch_add(1, Ordering::Relaxed) < most {
+        if most == u32::MAX {
+            self.in_flight.fetch_add(1, Ordering::Relaxed);
             return true;
         }
-        self.leave();
-        false
+        // Adding first and taking back afterwards would refuse others for a moment.
+        let place = |taken: u32| (taken < most).then_some(taken + 1);
+        self.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, place).is_ok()
     }
 
     /// Gives the place back.
@@ -147,18 +149,11 @@ impl State {
     }
 
     /// Expected time to first token of a prompt class, in seconds. A class without data borrows from the nearest one.
-    pub(crate) fn first_token(
-        &self,
-        class: usize,
-        settings: &Settings,
-        now: Timestamp,
-    ) -> Option<f64> {
+    pub(crate) fn first_token(&self, class: usize, settings: &Settings, now: Timestamp) -> Option<f64> {
         if let Some(own) = self.first_token[class].get(settings, now) {
             return Some(own);
         }
-        let nearest = (0..CLASSES)
-            .filter(|other| self.first_token[*other].is_measured())
-            .min_by_key(|other| other.abs_diff(class))?;
+        let nearest = (0..CLASSES).filter(|other| self.first_token[*other].is_measured()).min_by_key(|other| other.abs_diff(class))?;
         let borrowed = self.first_token[nearest].get(settings, now)?;
         Some(borrowed * CLASS_RATIO[class] / CLASS_RATIO[nearest])
     }
@@ -171,49 +166,28 @@ impl State {
 
     /// Attempts of the last half hour that say something about the endpoint.
     pub(crate) fn requests_30m(&self, now: Timestamp) -> u32 {
-        let (ok, failed) = self
-            .measured
-            .as_ref()
-            .map_or((0, 0), |all| all.history.tally(Span::HalfHour, now));
+        let (ok, failed) = self.measured.as_ref().map_or((0, 0), |all| all.history.tally(Span::HalfHour, now));
         ok.saturating_add(failed)
     }
 
     /// What one account may do here.
     pub(crate) fn allowance(&self, credential: u64) -> Option<&Allowance> {
-        self.allowances
-            .iter()
-            .find(|allowance| allowance.credential == credential)
+        self.allowances.iter().find(|allowance| allowance.credential == credential)
     }
 
     /// Learns a time to first token.
-    pub(crate) fn learn_first_token(
-        &mut self,
-        seconds: f64,
-        class: usize,
-        in_flight: u32,
-        settings: &Settings,
-        now: Timestamp,
-    ) {
-        let clip = self
-            .tails(class)
-            .map_or(f64::INFINITY, |(_, p95)| p95 * settings.first_token_clip);
+    pub(crate) fn learn_first_token(&mut self, seconds: f64, class: usize, in_flight: u32, settings: &Settings, now: Timestamp) {
+        let clip = self.tails(class).map_or(f64::INFINITY, |(_, p95)| p95 * settings.first_token_clip);
         let clipped = seconds.min(clip);
         self.first_token[class].observe(clipped, settings, now);
-        self.limiter
-            .observe(clipped / CLASS_RATIO[class], in_flight, settings, now);
+        self.limiter.observe(clipped / CLASS_RATIO[class], in_flight, settings, now);
         let measured = self.measured.get_or_insert_default();
         measured.tails[class].record(seconds);
         measured.history.first_token(seconds, now);
     }
 
     /// Learns from a finished attempt.
-    pub(crate) fn learn(
-        &mut self,
-        outcome: &Outcome,
-        context: &Context,
-        settings: &Settings,
-        now: Timestamp,
-    ) {
+    pub(crate) fn learn(&mut self, outcome: &Outcome, context: &Context, settings: &Settings, now: Timestamp) {
         let verdict = outcome.end.verdict();
         let counts = match verdict {
             Verdict::Success => Some(Counts::OK),
@@ -242,13 +216,7 @@ impl State {
         self.learn_allowance(outcome, context, settings, now);
     }
 
-    fn learn_success(
-        &mut self,
-        outcome: &Outcome,
-        context: &Context,
-        settings: &Settings,
-        now: Timestamp,
-    ) {
+    fn learn_success(&mut self, outcome: &Outcome, context: &Context, settings: &Settings, now: Timestamp) {
         if self.breaker.succeeded(context.probe, settings, now) {
             self.ramp_from = Some(now);
             // What opened it must not open it again at once.
@@ -256,13 +224,7 @@ impl State {
         }
         if let (Some(first_token), false) = (outcome.first_token, context.first_token_known) {
             let class = prompt_class(outcome.prompt_tokens);
-            self.learn_first_token(
-                first_token.as_secs_f64(),
-                class,
-                context.in_flight,
-                settings,
-                now,
-            );
+            self.learn_first_token(first_token.as_secs_f64(), class, context.in_flight, settings, now);
         }
         let measured = self.measured.get_or_insert_default();
         measured.history.count(true, now);
@@ -273,64 +235,28 @@ impl State {
         if total > 0.0 {
             measured.history.speed(f64::from(tokens) / total, now);
         }
-        let writing = outcome
-            .first_token
-            .map_or(total, |first| total - first.as_secs_f64());
+        let writing = outcome.first_token.map_or(total, |first| total - first.as_secs_f64());
         // A handful of tokens, or an answer that came in one piece, says little about speed.
         if writing > LEAST_WRITING && (tokens >= LEAST_TOKENS || outcome.first_token.is_none()) {
-            self.speed
-                .observe(f64::from(tokens) / writing, settings.speed_fade, now);
+            self.speed.observe(f64::from(tokens) / writing, settings.speed_fade, now);
         }
     }
 
-    fn learn_failure(
-        &mut self,
-        outcome: &Outcome,
-        hard: bool,
-        context: &Context,
-        settings: &Settings,
-        now: Timestamp,
-    ) {
-        let evidence = Evidence {
-            counts: self.window.counts(now),
-            peers: context.peers,
-            degraded: self.remote.is_degraded(settings, now),
-        };
-        self.breaker.failed(
-            hard,
-            context.probe,
-            &evidence,
-            context.jitter,
-            settings,
-            now,
-        );
-        let asked = outcome
-            .retry_after
-            .unwrap_or(Duration::ZERO)
-            .min(settings.failure_penalty_cap);
+    fn learn_failure(&mut self, outcome: &Outcome, hard: bool, context: &Context, settings: &Settings, now: Timestamp) {
+        let evidence = Evidence { counts: self.window.counts(now), peers: context.peers, degraded: self.remote.is_degraded(settings, now) };
+        self.breaker.failed(hard, context.probe, &evidence, context.jitter, settings, now);
+        let asked = outcome.retry_after.unwrap_or(Duration::ZERO).min(settings.failure_penalty_cap);
         let penalty = settings.failure_penalty.max(asked).as_secs_f64();
         self.first_token[prompt_class(outcome.prompt_tokens)].penalise(penalty, settings, now);
         if !asked.is_zero() {
             self.backing_off_until = self.backing_off_until.max(now + asked);
         }
-        self.measured
-            .get_or_insert_default()
-            .history
-            .count(false, now);
+        self.measured.get_or_insert_default().history.count(false, now);
     }
 
-    fn learn_allowance(
-        &mut self,
-        outcome: &Outcome,
-        context: &Context,
-        settings: &Settings,
-        now: Timestamp,
-    ) {
+    fn learn_allowance(&mut self, outcome: &Outcome, context: &Context, settings: &Settings, now: Timestamp) {
         let refused = outcome.end == AttemptEnd::RateLimited;
-        let known = self
-            .allowances
-            .iter()
-            .position(|one| one.credential == context.credential);
+        let known = self.allowances.iter().position(|one| one.credential == context.credential);
         if known.is_none() && !refused && outcome.rate.is_none() {
             return;
         }

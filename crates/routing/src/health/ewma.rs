@@ -50,10 +50,7 @@ impl PeakEwma {
 
     /// Adds what a failure counts as, in seconds.
     pub(crate) fn penalise(&mut self, seconds: f64, settings: &Settings, now: Timestamp) {
-        if self
-            .get(settings, now)
-            .is_none_or(|current| current < seconds)
-        {
+        if self.get(settings, now).is_none_or(|current| current < seconds) {
             self.blend(seconds, settings, now);
         }
     }
@@ -61,18 +58,13 @@ impl PeakEwma {
     /// The estimate now, in seconds.
     pub(crate) fn get(&self, settings: &Settings, now: Timestamp) -> Option<f64> {
         let (peak, at) = self.peak?;
-        let Some(base) = self.base.get() else {
-            return Some(peak);
-        };
-        if peak <= base {
-            return Some(peak);
-        }
         let idle = now.seconds_since(at) / settings.first_token_fall.as_secs_f64();
-        Some(if idle < FRESH {
-            peak
-        } else {
-            base + (peak - base) * (-idle).exp()
-        })
+        match self.base.get() {
+            // Only failures so far: after a while nothing is known again.
+            None => (idle < FORGOTTEN).then_some(peak),
+            Some(base) if peak <= base || idle < FRESH => Some(peak),
+            Some(base) => Some(base + (peak - base) * (-idle).exp()),
+        }
     }
 
     /// Whether anything real was ever measured.
@@ -81,17 +73,17 @@ impl PeakEwma {
     }
 
     fn blend(&mut self, seconds: f64, settings: &Settings, now: Timestamp) {
-        let Some((old, at)) = self.peak else {
+        let (Some((old, at)), Some(drifted)) = (self.peak, self.get(settings, now)) else {
             self.peak = Some((seconds, now));
             return;
         };
         let age = now.seconds_since(at);
-        let value = if seconds > old {
+        let value = if seconds > drifted {
             let age = age.max(settings.first_token_rise_least.as_secs_f64());
-            old + (seconds - old) * (1.0 - (-age / settings.first_token_rise.as_secs_f64()).exp())
+            drifted + (seconds - drifted) * (1.0 - (-age / settings.first_token_rise.as_secs_f64()).exp())
         } else {
             let keep = (-age.max(LEAST_AGE) / settings.first_token_fall.as_secs_f64()).exp();
-            old * keep + seconds * (1.0 - keep)
+            (old * keep + seconds * (1.0 - keep)).min(drifted)
         };
         self.peak = Some((value, now));
     }
@@ -99,6 +91,8 @@ impl PeakEwma {
 
 /// Seconds that separate two samples at least.
 const LEAST_AGE: f64 = 0.01;
+/// Time constants after which failures alone are forgotten.
+const FORGOTTEN: f64 = 3.0;
 /// Share of the time constant below which the drift is not worth an exponential.
 const FRESH: f64 = 0.01;
 
@@ -143,6 +137,15 @@ mod tests {
         assert!(estimate.get(&settings, at(5_000)).unwrap() > 4.0);
         let later = estimate.get(&settings, at(65_000)).unwrap();
         assert!(later < 0.55, "{later}");
+    }
+
+    #[test]
+    fn failures_alone_are_forgotten() {
+        let settings = Settings::default();
+        let mut estimate = PeakEwma::default();
+        estimate.penalise(5.0, &settings, at(0));
+        assert_eq!(estimate.get(&settings, at(10_000)), Some(5.0));
+        assert_eq!(estimate.get(&settings, at(30_000)), None);
     }
 
     #[test]

@@ -55,32 +55,16 @@ impl History {
 
     /// Adds a speed, in output tokens per second from the start of the attempt to its last token.
     pub(crate) fn speed(&mut self, tokens_per_second: f64, now: Timestamp) {
-        self.short
-            .at(SHORT_SLOT, now)
-            .speed
-            .record(tokens_per_second);
+        self.short.at(SHORT_SLOT, now).speed.record(tokens_per_second);
         self.long.at(LONG_SLOT, now).speed.record(tokens_per_second);
     }
 
     /// Attempts that succeeded and that failed by the endpoint's fault.
     pub(crate) fn tally(&self, span: Span, now: Timestamp) -> (u32, u32) {
-        let sum = |(ok, failed): (u32, u32), tally: &Tally| {
-            (
-                ok.saturating_add(tally.ok),
-                failed.saturating_add(tally.failed),
-            )
-        };
+        let sum = |(ok, failed): (u32, u32), tally: &Tally| (ok.saturating_add(tally.ok), failed.saturating_add(tally.failed));
         match span {
-            Span::FiveMinutes => self
-                .short
-                .live(SHORT_SLOT, now)
-                .map(|slot| &slot.tally)
-                .fold((0, 0), sum),
-            Span::HalfHour => self
-                .long
-                .live(LONG_SLOT, now)
-                .map(|slot| &slot.tally)
-                .fold((0, 0), sum),
+            Span::FiveMinutes => self.short.live(SHORT_SLOT, now).map(|slot| &slot.tally).fold((0, 0), sum),
+            Span::HalfHour => self.long.live(LONG_SLOT, now).map(|slot| &slot.tally).fold((0, 0), sum),
             Span::Day => self.day.live(DAY_SLOT, now).fold((0, 0), sum),
         }
     }
@@ -94,11 +78,7 @@ impl History {
 
     /// Times to first token of the last five minutes, seconds.
     pub(crate) fn recent_first_token(&self, now: Timestamp) -> Option<Percentiles> {
-        sum(self
-            .short
-            .live(SHORT_SLOT, now)
-            .map(|slot| &slot.first_token))
-        .percentiles()
+        sum(self.short.live(SHORT_SLOT, now).map(|slot| &slot.first_token)).percentiles()
     }
 
     /// Speeds of the last five minutes, tokens per second.
@@ -125,9 +105,7 @@ struct Ring<T, const N: usize> {
 
 impl<T: Default, const N: usize> Default for Ring<T, N> {
     fn default() -> Self {
-        Ring {
-            slots: std::array::from_fn(|_| (0, T::default())),
-        }
+        Ring { slots: std::array::from_fn(|_| (0, T::default())) }
     }
 }
 
@@ -146,10 +124,7 @@ impl<T: Reset, const N: usize> Ring<T, N> {
     /// The slots that are inside the window.
     fn live(&self, slot_micros: u64, now: Timestamp) -> impl Iterator<Item = &T> {
         let epoch = epoch(slot_micros, now);
-        self.slots
-            .iter()
-            .filter(move |(of, _)| *of <= epoch && *of + N as u64 > epoch)
-            .map(|(_, slot)| slot)
+        self.slots.iter().filter(move |(of, _)| *of <= epoch && *of + N as u64 > epoch).map(|(_, slot)| slot)
     }
 }
 
@@ -206,33 +181,16 @@ mod tests {
         history.count(false, minute(0));
         assert_eq!(history.uptime(Span::FiveMinutes, 100, minute(0)), None);
         history.count(false, minute(0));
-        assert_eq!(
-            history.uptime(Span::FiveMinutes, 100, minute(0)),
-            Some(98.0)
-        );
+        assert_eq!(history.uptime(Span::FiveMinutes, 100, minute(0)), Some(98.0));
     }
 
     #[test]
     fn each_window_forgets_at_its_own_pace() {
         let mut history = History::default();
         history.count(true, minute(0));
-        for (now, five, half, day) in [
-            (4, 1, 1, 1),
-            (5, 0, 1, 1),
-            (29, 0, 1, 1),
-            (30, 0, 0, 1),
-            (24 * 60, 0, 0, 0),
-        ] {
+        for (now, five, half, day) in [(4, 1, 1, 1), (5, 0, 1, 1), (29, 0, 1, 1), (30, 0, 0, 1), (24 * 60, 0, 0, 0)] {
             let seen = |span| history.tally(span, minute(now)).0;
-            assert_eq!(
-                (
-                    seen(Span::FiveMinutes),
-                    seen(Span::HalfHour),
-                    seen(Span::Day)
-                ),
-                (five, half, day),
-                "minute {now}"
-            );
+            assert_eq!((seen(Span::FiveMinutes), seen(Span::HalfHour), seen(Span::Day)), (five, half, day), "minute {now}");
         }
     }
 
@@ -244,10 +202,7 @@ mod tests {
         }
         history.first_token(8.0, minute(4));
         let recent = history.recent_first_token(minute(4)).unwrap();
-        assert!(
-            (0.45..0.55).contains(&recent.p50) && recent.p99 > 7.0,
-            "{recent:?}"
-        );
+        assert!((0.45..0.55).contains(&recent.p50) && recent.p99 > 7.0, "{recent:?}");
         assert_eq!(history.recent_first_token(minute(60)), None);
         assert_eq!(history.recent_speed(minute(4)), None);
     }

@@ -40,13 +40,7 @@ impl Limiter {
     }
 
     /// Hears of a first token after `seconds`, seen with `in_flight` requests at once.
-    pub(crate) fn observe(
-        &mut self,
-        seconds: f64,
-        in_flight: u32,
-        settings: &Settings,
-        now: Timestamp,
-    ) {
+    pub(crate) fn observe(&mut self, seconds: f64, in_flight: u32, settings: &Settings, now: Timestamp) {
         self.short.observe(seconds, settings.limit_short, now);
         self.long.observe(seconds, settings.limit_long, now);
         self.samples += 1;
@@ -62,15 +56,11 @@ impl Limiter {
 
     /// Hears that the provider refused for load.
     pub(crate) fn back_off(&mut self, settings: &Settings, now: Timestamp) {
-        if self
-            .backed_off
-            .is_some_and(|last| now.since(last) < settings.limit_step)
-        {
+        if self.backed_off.is_some_and(|last| now.since(last) < settings.limit_step) {
             return;
         }
         self.backed_off = Some(now);
-        self.limit =
-            (self.limit * settings.limit_backoff).clamp(settings.limit_least, settings.limit_most);
+        self.limit = (self.limit * settings.limit_backoff).clamp(settings.limit_least, settings.limit_most);
     }
 
     fn step(&mut self, settings: &Settings) {
@@ -109,10 +99,7 @@ mod tests {
 
     #[test]
     fn grows_while_it_is_used_and_stays_while_it_is_not() {
-        let settings = Settings {
-            limit_initial: 20.0,
-            ..Settings::default()
-        };
+        let settings = Settings { limit_initial: 20.0, ..Settings::default() };
         let mut limiter = Limiter::new(&settings);
         run(&mut limiter, 0, 10, 0.5, 2);
         assert_eq!(limiter.limit(), 20);
@@ -122,10 +109,7 @@ mod tests {
 
     #[test]
     fn shrinks_when_first_tokens_slow_down_under_load() {
-        let settings = Settings {
-            limit_initial: 100.0,
-            ..Settings::default()
-        };
+        let settings = Settings { limit_initial: 100.0, ..Settings::default() };
         let mut limiter = Limiter::new(&settings);
         run(&mut limiter, 0, 5, 0.5, 10);
         run(&mut limiter, 5, 5, 5.0, 80);
@@ -134,10 +118,7 @@ mod tests {
 
     #[test]
     fn a_refusal_backs_off_at_most_once_per_second_and_not_below_the_least() {
-        let settings = Settings {
-            limit_initial: 100.0,
-            ..Settings::default()
-        };
+        let settings = Settings { limit_initial: 100.0, ..Settings::default() };
         let mut limiter = Limiter::new(&settings);
         for _ in 0..10 {
             limiter.back_off(&settings, Timestamp(1_000_000));

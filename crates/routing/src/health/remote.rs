@@ -34,12 +34,7 @@ pub enum RemoteVerdict {
 
 impl Default for RemoteEvidence {
     fn default() -> RemoteEvidence {
-        RemoteEvidence {
-            success: 1.0,
-            confidence: 0.0,
-            verdict: RemoteVerdict::Healthy,
-            received: Timestamp(0),
-        }
+        RemoteEvidence { success: 1.0, confidence: 0.0, verdict: RemoteVerdict::Healthy, received: Timestamp(0) }
     }
 }
 

@@ -26,9 +26,7 @@ pub(crate) struct Sketch {
 
 impl Default for Sketch {
     fn default() -> Sketch {
-        Sketch {
-            counts: [0; BUCKETS],
-        }
+        Sketch { counts: [0; BUCKETS] }
     }
 }
 
@@ -74,10 +72,7 @@ pub(crate) struct Sum {
 
 impl Default for Sum {
     fn default() -> Sum {
-        Sum {
-            counts: [0; BUCKETS],
-            total: 0,
-        }
+        Sum { counts: [0; BUCKETS], total: 0 }
     }
 }
 
@@ -108,12 +103,7 @@ impl Sum {
 
     /// The four percentiles people look at.
     pub(crate) fn percentiles(&self) -> Option<Percentiles> {
-        Some(Percentiles {
-            p50: self.quantile(0.5)?,
-            p75: self.quantile(0.75)?,
-            p90: self.quantile(0.9)?,
-            p99: self.quantile(0.99)?,
-        })
+        Some(Percentiles { p50: self.quantile(0.5)?, p75: self.quantile(0.75)?, p90: self.quantile(0.9)?, p99: self.quantile(0.99)? })
     }
 }
 

@@ -15,10 +15,7 @@ pub(crate) struct Slot {
 impl Slot {
     /// A place, unless `most` are taken.
     pub(crate) fn take(cell: &Arc<EndpointCell>, most: u32) -> Option<Slot> {
-        cell.enter(most).then(|| Slot {
-            cell: Arc::clone(cell),
-            probe: false,
-        })
+        cell.enter(most).then(|| Slot { cell: Arc::clone(cell), probe: false })
     }
 
     /// Makes the slot hold the probe token that was taken.

@@ -32,11 +32,7 @@ fn a_callers_fault_or_departure_changes_nothing() {
     let world = World::new(vec![endpoint("a", 1)]);
     world.observe("a", AttemptEnd::Success, 3);
     let before = view(&world, "a");
-    for end in [
-        AttemptEnd::Rejected(400),
-        AttemptEnd::Rejected(422),
-        AttemptEnd::Cancelled,
-    ] {
+    for end in [AttemptEnd::Rejected(400), AttemptEnd::Rejected(422), AttemptEnd::Cancelled] {
         world.observe("a", end, 20);
         assert_eq!(view(&world, "a"), before, "{end:?}");
     }
@@ -59,10 +55,7 @@ fn an_endpoint_much_worse_than_its_peers_is_opened() {
         world.observe("a", AttemptEnd::Success, 4);
         world.observe("a", AttemptEnd::Server(500), 1);
     }
-    assert!(
-        matches!(view(&world, "a").breaker, BreakerState::Open { .. }),
-        "20 % against 0 %"
-    );
+    assert!(matches!(view(&world, "a").breaker, BreakerState::Open { .. }), "20 % against 0 %");
 
     let alike = World::new(vec![endpoint("a", 1), endpoint("b", 1)]);
     for _ in 0..15 {
@@ -71,30 +64,18 @@ fn an_endpoint_much_worse_than_its_peers_is_opened() {
             alike.observe(name, AttemptEnd::Server(500), 1);
         }
     }
-    assert_eq!(
-        view(&alike, "a").breaker,
-        BreakerState::Closed,
-        "as bad as everybody else"
-    );
+    assert_eq!(view(&alike, "a").breaker, BreakerState::Closed, "as bad as everybody else");
 }
 
 #[test]
 fn remote_news_is_worth_ten_samples_and_fades() {
     let mut world = World::new(vec![endpoint("a", 1)]);
     let received = world.now;
-    let news = RemoteEvidence {
-        success: 0.0,
-        confidence: 1.0,
-        verdict: RemoteVerdict::Degraded,
-        received,
-    };
+    let news = RemoteEvidence { success: 0.0, confidence: 1.0, verdict: RemoteVerdict::Degraded, received };
     world.health.set_remote(world.index("a"), news);
     assert!((view(&world, "a").success - 9.5 / 20.0).abs() < 1e-9);
     world.observe("a", AttemptEnd::Server(500), 2);
-    assert!(
-        matches!(view(&world, "a").breaker, BreakerState::Open { .. }),
-        "two suffice when degraded"
-    );
+    assert!(matches!(view(&world, "a").breaker, BreakerState::Open { .. }), "two suffice when degraded");
     world.pass(Duration::from_secs(60));
     assert!(view(&world, "a").success > 0.94);
 }
@@ -103,12 +84,7 @@ fn remote_news_is_worth_ten_samples_and_fades() {
 fn a_region_wide_ejection_holds_fifteen_seconds_after_its_last_word() {
     let mut world = World::new(vec![endpoint("a", 1), endpoint("b", 1)]);
     let received = world.now;
-    let news = RemoteEvidence {
-        success: 0.0,
-        confidence: 1.0,
-        verdict: RemoteVerdict::Ejected,
-        received,
-    };
+    let news = RemoteEvidence { success: 0.0, confidence: 1.0, verdict: RemoteVerdict::Ejected, received };
     world.health.set_remote(world.index("a"), news);
     assert_eq!(world.share("a", 100, |_| ()), 0.0);
     world.pass(Duration::from_secs(16));
@@ -125,34 +101,17 @@ fn public_figures_need_enough_requests() {
     world.observe("a", AttemptEnd::Server(502), 4);
     world.observe("a", AttemptEnd::RateLimited, 1);
     world.observe("a", AttemptEnd::Success, 0);
-    assert_eq!(
-        view(&world, "a").uptime_5m,
-        None,
-        "rate limits do not count"
-    );
+    assert_eq!(view(&world, "a").uptime_5m, None, "rate limits do not count");
     assert_eq!(view(&world, "a").requests_30m, 99);
     let latency = view(&world, "a").latency_30m.unwrap();
     assert!((0.45..0.55).contains(&latency.p50), "{latency:?}");
     let throughput = view(&world, "a").throughput_30m.unwrap();
-    assert!(
-        (30.0..37.0).contains(&throughput.p50),
-        "50 tokens in 1.5 s: {throughput:?}"
-    );
+    assert!((30.0..37.0).contains(&throughput.p50), "50 tokens in 1.5 s: {throughput:?}");
 
-    let enough = World::with_settings(
-        vec![endpoint("a", 1)],
-        Settings {
-            uptime_min_requests: 10,
-            ..Settings::default()
-        },
-    );
+    let enough = World::with_settings(vec![endpoint("a", 1)], Settings { uptime_min_requests: 10, ..Settings::default() });
     enough.observe("a", AttemptEnd::Success, 9);
     enough.observe("a", AttemptEnd::Cut, 1);
-    for uptime in [
-        view(&enough, "a").uptime_5m,
-        view(&enough, "a").uptime_30m,
-        view(&enough, "a").uptime_1d,
-    ] {
+    for uptime in [view(&enough, "a").uptime_5m, view(&enough, "a").uptime_30m, view(&enough, "a").uptime_1d] {
         assert_eq!(uptime, Some(90.0));
     }
 }
@@ -166,10 +125,7 @@ fn a_fast_failure_does_not_look_fast() {
     world.observe_outcome("a", &failed);
     assert!(view(&world, "a").first_token.unwrap() > Duration::from_secs(1));
     world.pass(Duration::from_secs(100));
-    assert!(
-        view(&world, "a").first_token.unwrap() < Duration::from_millis(310),
-        "and it is forgiven"
-    );
+    assert!(view(&world, "a").first_token.unwrap() < Duration::from_millis(310), "and it is forgiven");
 }
 
 #[test]
@@ -190,11 +146,7 @@ fn long_prompts_do_not_make_an_endpoint_look_slow_for_short_ones() {
     long.prompt_tokens = 100_000;
     world.observe_outcome("a", &long);
     let borrowed = view(&world, "a").first_token.unwrap();
-    assert_eq!(
-        borrowed,
-        Duration::from_secs(2),
-        "borrowed by the usual ratio"
-    );
+    assert_eq!(borrowed, Duration::from_secs(2), "borrowed by the usual ratio");
     for _ in 0..20 {
         world.observe_outcome("a", &answer(Duration::from_millis(300), 50));
         world.observe_outcome("a", &long);
@@ -212,41 +164,25 @@ fn an_endpoint_is_blocked_when_no_account_is_left() {
     assert_eq!(view(&world, "a").blocked_until, None);
     limited.retry_after = Some(Duration::from_secs(9));
     world.observe_outcome("a", &limited);
-    assert_eq!(
-        view(&world, "a").blocked_until,
-        Some(world.now + Duration::from_secs(9))
-    );
-    assert_eq!(
-        view(&world, "a").breaker,
-        BreakerState::Closed,
-        "429 is neutral to the breaker"
-    );
+    assert_eq!(view(&world, "a").blocked_until, Some(world.now + Duration::from_secs(9)));
+    assert_eq!(view(&world, "a").breaker, BreakerState::Closed, "429 is neutral to the breaker");
 }
 
 #[test]
 fn a_little_left_of_the_rate_limit_lowers_the_weight() {
     let mut world = World::with_settings(
         vec![endpoint("a", 1_000_000), endpoint("b", 1_000_000)],
-        Settings {
-            exploration_share: 0.0,
-            ..Settings::default()
-        },
+        Settings { exploration_share: 0.0, ..Settings::default() },
     );
     for name in ["a", "b"] {
         world.observe_outcome(name, &answer(Duration::from_millis(300), 100));
     }
     let usual = world.share("a", 1_000, |_| ());
     let mut hinted = answer(Duration::from_millis(300), 100);
-    hinted.rate = Some(RateHint {
-        remaining_ratio: 0.01,
-        reset: Some(Duration::from_secs(5)),
-    });
+    hinted.rate = Some(RateHint { remaining_ratio: 0.01, reset: Some(Duration::from_secs(5)) });
     world.observe_outcome("a", &hinted);
     let little = world.share("a", 1_000, |_| ());
-    assert!(
-        little < 0.25 && little < usual / 2.0,
-        "{usual} then {little}"
-    );
+    assert!(little < 0.25 && little < usual / 2.0, "{usual} then {little}");
     world.pass(Duration::from_secs(6));
     assert!(world.share("a", 1_000, |_| ()) > little * 2.0);
 }

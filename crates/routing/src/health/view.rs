@@ -63,31 +63,22 @@ impl Health {
         let in_flight = cell.in_flight();
         cell.with(|state| {
             let counts = state.window.counts(now);
-            let uptime = |span| {
-                state
-                    .measured
-                    .as_ref()
-                    .and_then(|all| all.history.uptime(span, settings.uptime_min_requests, now))
-            };
+            let uptime = |span| state.measured.as_ref().and_then(|all| all.history.uptime(span, settings.uptime_min_requests, now));
             let refused = self.accounts_of(endpoint).iter().map(|(credential, id)| {
-                let account = self
-                    .account(*credential)
-                    .and_then(|account| account.blocked(now));
+                let account = self.account(*credential).and_then(|account| account.blocked(now));
                 let here = state.allowance(*id).and_then(|own| own.blocked_until(now));
                 account.map(|(until, _)| until).max(here)
             });
             // Blocked is an endpoint only when no account is left.
-            let refused = refused
-                .collect::<Option<Vec<_>>>()
-                .and_then(|all| all.into_iter().min());
+            let refused = refused.collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().min());
             let backing_off = (state.backing_off_until > now).then_some(state.backing_off_until);
             let ramp_from = state.ramp_from;
             EndpointView {
                 breaker: state.breaker_state(now),
                 success: state.success(&counts, settings, now),
-                first_token: state.first_token(0, settings, now).map(|seconds| {
-                    std::time::Duration::from_secs_f64(seconds.clamp(0.0, LONGEST_SECONDS))
-                }),
+                first_token: state
+                    .first_token(0, settings, now)
+                    .map(|seconds| std::time::Duration::from_secs_f64(seconds.clamp(0.0, LONGEST_SECONDS))),
                 tokens_per_second: state.speed.get(),
                 in_flight,
                 limit: state.limiter.limit(),
@@ -95,34 +86,19 @@ impl Health {
                 uptime_5m: uptime(Span::FiveMinutes),
                 uptime_30m: uptime(Span::HalfHour),
                 uptime_1d: uptime(Span::Day),
-                latency_30m: state
-                    .measured
-                    .as_ref()
-                    .and_then(|all| all.history.long_first_token(now)),
-                throughput_30m: state
-                    .measured
-                    .as_ref()
-                    .and_then(|all| all.history.long_speed(now)),
+                latency_30m: state.measured.as_ref().and_then(|all| all.history.long_first_token(now)),
+                throughput_30m: state.measured.as_ref().and_then(|all| all.history.long_speed(now)),
                 requests_30m: state.requests_30m(now),
                 // Looking must not start the ramp.
-                ramp: if ramp_from.is_some() {
-                    state.ramp(settings, now)
-                } else {
-                    1.0
-                },
+                ramp: if ramp_from.is_some() { state.ramp(settings, now) } else { 1.0 },
             }
         })
     }
 
     /// One credential now.
     pub fn credential_view(&self, credential: CredentialIndex, now: Timestamp) -> CredentialView {
-        let block = self
-            .account(credential)
-            .and_then(|account| account.blocked(now));
-        CredentialView {
-            blocked_until: block.map(|(until, _)| until),
-            reason: block.map(|(_, reason)| reason),
-        }
+        let block = self.account(credential).and_then(|account| account.blocked(now));
+        CredentialView { blocked_until: block.map(|(until, _)| until), reason: block.map(|(_, reason)| reason) }
     }
 }
 

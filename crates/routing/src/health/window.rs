@@ -28,29 +28,13 @@ pub(crate) struct Counts {
 
 impl Counts {
     /// One success.
-    pub(crate) const OK: Counts = Counts {
-        ok: 1.0,
-        failed: 0.0,
-        missing: 0.0,
-    };
+    pub(crate) const OK: Counts = Counts { ok: 1.0, failed: 0.0, missing: 0.0 };
     /// One hard failure.
-    pub(crate) const HARD: Counts = Counts {
-        ok: 0.0,
-        failed: 1.0,
-        missing: 0.0,
-    };
+    pub(crate) const HARD: Counts = Counts { ok: 0.0, failed: 1.0, missing: 0.0 };
     /// One soft failure: half a failure and half a success, so that it still is one sample.
-    pub(crate) const SOFT: Counts = Counts {
-        ok: 0.5,
-        failed: 0.5,
-        missing: 0.0,
-    };
+    pub(crate) const SOFT: Counts = Counts { ok: 0.5, failed: 0.5, missing: 0.0 };
     /// One answer that the model is unknown.
-    pub(crate) const MISSING: Counts = Counts {
-        ok: 0.0,
-        failed: 0.0,
-        missing: 1.0,
-    };
+    pub(crate) const MISSING: Counts = Counts { ok: 0.0, failed: 0.0, missing: 1.0 };
 
     /// Samples that speak about health.
     pub(crate) fn total(&self) -> f64 {
@@ -59,11 +43,7 @@ impl Counts {
 
     /// Share of failures; 0 without samples.
     pub(crate) fn failure_ratio(&self) -> f64 {
-        if self.total() > 0.0 {
-            self.failed / self.total()
-        } else {
-            0.0
-        }
+        if self.total() > 0.0 { self.failed / self.total() } else { 0.0 }
     }
 
     fn add(&mut self, other: Counts) {
@@ -79,10 +59,7 @@ impl Window {
         let epoch = epoch(now);
         let bucket = &mut self.buckets[(epoch % BUCKETS) as usize];
         if bucket.epoch != epoch {
-            *bucket = Bucket {
-                epoch,
-                counts: Counts::default(),
-            };
+            *bucket = Bucket { epoch, counts: Counts::default() };
         }
         bucket.counts.add(counts);
     }

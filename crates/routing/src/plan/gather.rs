@@ -29,13 +29,7 @@ impl Plan {
         }
     }
 
-    fn look_at(
-        &self,
-        candidate: &Candidate,
-        snapshot: &Snapshot,
-        health: &Health,
-        now: Timestamp,
-    ) -> Considered {
+    fn look_at(&self, candidate: &Candidate, snapshot: &Snapshot, health: &Health, now: Timestamp) -> Considered {
         let endpoint = snapshot.endpoint(candidate.endpoint);
         let mut entry = Considered {
             endpoint: candidate.endpoint,
@@ -68,9 +62,7 @@ impl Plan {
         entry.in_flight = cell.in_flight();
         let reading = cell.with(|state| self.read(state, &mut entry, snapshot, health, now));
         if entry.gate == Gate::Open || entry.gate == Gate::HalfOpen {
-            let full = endpoint
-                .max_concurrency
-                .is_some_and(|most| entry.in_flight >= most);
+            let full = endpoint.max_concurrency.is_some_and(|most| entry.in_flight >= most);
             if full {
                 entry.gate = Gate::Full;
             } else if reading.is_late {
@@ -79,21 +71,12 @@ impl Plan {
                 entry.gate = Gate::Crowded;
             }
         }
-        entry.rank = candidate
-            .rank
-            .value(reading.misses_bounds || endpoint.deprecated);
+        entry.rank = candidate.rank.value(reading.misses_bounds || endpoint.deprecated);
         entry
     }
 
     /// Everything that needs the cell's lock.
-    fn read(
-        &self,
-        state: &mut State,
-        entry: &mut Considered,
-        snapshot: &Snapshot,
-        health: &Health,
-        now: Timestamp,
-    ) -> Reading {
+    fn read(&self, state: &mut State, entry: &mut Considered, snapshot: &Snapshot, health: &Health, now: Timestamp) -> Reading {
         let settings = snapshot.settings();
         let counts = state.window.counts(now);
         entry.success = state.success(&counts, settings, now) as f32;
@@ -119,11 +102,7 @@ impl Plan {
         }
         entry.gate = match self.accounts(state, entry.endpoint, snapshot, health, now) {
             Ok(usable) => {
-                let best = usable.iter().map(|one| {
-                    state
-                        .allowance(one.id)
-                        .map_or(1.0, |own| own.remaining(now))
-                });
+                let best = usable.iter().map(|one| state.allowance(one.id).map_or(1.0, |own| own.remaining(now)));
                 entry.remaining = best.fold(0.0, f32::max);
                 health_gate(state, snapshot, now)
             }
@@ -144,29 +123,15 @@ impl Plan {
         let Some(measured) = state.measured.as_ref() else {
             return false;
         };
-        let speeds = if speeds_wanted {
-            measured.history.recent_speed(now)
-        } else {
-            None
-        };
-        let times = if times_wanted {
-            measured.history.recent_first_token(now)
-        } else {
-            None
-        };
+        let speeds = if speeds_wanted { measured.history.recent_speed(now) } else { None };
+        let times = if times_wanted { measured.history.recent_first_token(now) } else { None };
         if wanted {
             entry.requests = state.requests_30m(now);
             entry.speed = speeds.map(|all| all.p50 as f32).or(entry.speed);
             entry.first_token = times.map(|all| all.p50 as f32).or(entry.first_token);
         }
-        let too_slow = bounds(
-            preferences.preferred_min_throughput,
-            speeds,
-            |value, bound| value < bound,
-        );
-        let too_late = bounds(preferences.preferred_max_latency, times, |value, bound| {
-            value > bound
-        });
+        let too_slow = bounds(preferences.preferred_min_throughput, speeds, |value, bound| value < bound);
+        let too_late = bounds(preferences.preferred_max_latency, times, |value, bound| value > bound);
         too_slow || too_late
     }
 
@@ -190,11 +155,7 @@ impl Plan {
             let block = health
                 .account(credential)
                 .and_then(|cell| cell.blocked(now))
-                .max(
-                    allowance
-                        .and_then(|own| own.blocked_until(now))
-                        .map(|until| (until, BlockReason::RateLimited)),
-                );
+                .max(allowance.and_then(|own| own.blocked_until(now)).map(|until| (until, BlockReason::RateLimited)));
             match block {
                 Some((until, reason)) => {
                     if back.is_none_or(|(soonest, _)| until < soonest) {
@@ -203,70 +164,36 @@ impl Plan {
                 }
                 None => {
                     let share = allowance.map_or(1.0, |own| f64::from(own.remaining(now)));
-                    let share =
-                        (share / snapshot.settings().headroom_rate_share).clamp(LEAST_SHARE, 1.0);
-                    usable.push(Usable {
-                        credential,
-                        id: account.id(),
-                        weight: f64::from(account.weight()) * share,
-                    });
+                    let share = (share / snapshot.settings().headroom_rate_share).clamp(LEAST_SHARE, 1.0);
+                    usable.push(Usable { credential, id: account.id(), weight: f64::from(account.weight()) * share });
                 }
             }
         }
         if !usable.is_empty() {
             return Ok(usable);
         }
-        Err(
-            back.map_or(Gate::CredentialsTried, |(until, reason)| Gate::Blocked {
-                until,
-                reason,
-            }),
-        )
+        Err(back.map_or(Gate::CredentialsTried, |(until, reason)| Gate::Blocked { until, reason }))
     }
 
     /// How long the first token is waited for.
-    pub(super) fn first_token_timeout(
-        &self,
-        chosen: &Considered,
-        has_alternative: bool,
-        snapshot: &Snapshot,
-        now: Timestamp,
-    ) -> Duration {
+    pub(super) fn first_token_timeout(&self, chosen: &Considered, has_alternative: bool, snapshot: &Snapshot, now: Timestamp) -> Duration {
         let settings = snapshot.settings();
         let remaining = self.intent.deadline.since(now);
         let usual = match chosen.first_token_p95 {
             Some(p95) => f64::from(p95) * settings.first_token_timeout_factor,
             None => f64::INFINITY,
         };
-        let (least, most) = (
-            settings.first_token_timeout_least,
-            settings.first_token_timeout_most,
-        );
-        let mut timeout = if usual.is_finite() {
-            Duration::from_secs_f64(usual.clamp(least.as_secs_f64(), most.as_secs_f64()))
-        } else {
-            most
-        };
+        let (least, most) = (settings.first_token_timeout_least, settings.first_token_timeout_most);
+        let mut timeout =
+            if usual.is_finite() { Duration::from_secs_f64(usual.clamp(least.as_secs_f64(), most.as_secs_f64())) } else { most };
         if self.intent.needs.buffered {
             // The whole answer has to be written before the first byte comes.
-            let output = self
-                .intent
-                .needs
-                .max_output
-                .unwrap_or(self.intent.needs.expected_output);
-            let speed = chosen
-                .speed
-                .map_or(settings.speed_guess, f64::from)
-                .max(LEAST_SPEED);
+            let output = self.intent.needs.max_output.unwrap_or(self.intent.needs.expected_output);
+            let speed = chosen.speed.map_or(settings.speed_guess, f64::from).max(LEAST_SPEED);
             let writing = settings.first_token_timeout_factor * f64::from(output) / speed;
-            timeout =
-                most.max(timeout + Duration::from_secs_f64(writing.min(remaining.as_secs_f64())));
+            timeout = most.max(timeout + Duration::from_secs_f64(writing.min(remaining.as_secs_f64())));
         }
-        timeout.min(if has_alternative {
-            remaining / 2
-        } else {
-            remaining
-        })
+        timeout.min(if has_alternative { remaining / 2 } else { remaining })
     }
 }
 
@@ -284,31 +211,18 @@ fn health_gate(state: &State, snapshot: &Snapshot, now: Timestamp) -> Gate {
         return gate;
     }
     if state.backing_off_until > now {
-        return Gate::BackingOff {
-            until: state.backing_off_until,
-        };
+        return Gate::BackingOff { until: state.backing_off_until };
     }
     Gate::Open
 }
 
 /// Whether any bound is missed. What was never measured misses nothing.
-fn bounds(
-    cutoffs: Option<Cutoffs>,
-    seen: Option<Percentiles>,
-    misses: impl Fn(f64, f64) -> bool,
-) -> bool {
+fn bounds(cutoffs: Option<Cutoffs>, seen: Option<Percentiles>, misses: impl Fn(f64, f64) -> bool) -> bool {
     let (Some(cutoffs), Some(seen)) = (cutoffs, seen) else {
         return false;
     };
-    let pairs = [
-        (seen.p50, cutoffs.p50),
-        (seen.p75, cutoffs.p75),
-        (seen.p90, cutoffs.p90),
-        (seen.p99, cutoffs.p99),
-    ];
-    pairs
-        .into_iter()
-        .any(|(value, bound)| bound.is_some_and(|bound| misses(value, bound)))
+    let pairs = [(seen.p50, cutoffs.p50), (seen.p75, cutoffs.p75), (seen.p90, cutoffs.p90), (seen.p99, cutoffs.p99)];
+    pairs.into_iter().any(|(value, bound)| bound.is_some_and(|bound| misses(value, bound)))
 }
 
 /// Takes the half-open endpoint's probe token.

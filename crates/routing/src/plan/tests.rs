@@ -11,11 +11,7 @@ use crate::{Affinity, CredentialSpec, EndpointSpec, Preferences, Price, RateHint
 const FAILS: AttemptEnd = AttemptEnd::Server(500);
 
 fn three() -> World {
-    World::new(vec![
-        endpoint("a", 1_000_000),
-        endpoint("b", 2_000_000),
-        endpoint("c", 3_000_000),
-    ])
+    World::new(vec![endpoint("a", 1_000_000), endpoint("b", 2_000_000), endpoint("c", 3_000_000)])
 }
 
 fn preferring(world: &World, seed: u64, json: &str) -> Intent {
@@ -30,10 +26,7 @@ fn other_model(mut spec: EndpointSpec, model: &str) -> EndpointSpec {
 }
 
 fn with_models(world: &World, mut intent: Intent, models: &[&str]) -> Intent {
-    intent.models = models
-        .iter()
-        .map(|slug| world.snapshot.model(slug).unwrap())
-        .collect();
+    intent.models = models.iter().map(|slug| world.snapshot.model(slug).unwrap()).collect();
     intent
 }
 
@@ -60,11 +53,7 @@ fn success_cut_and_departure_end_the_plan() {
 
 #[test]
 fn at_most_three_attempts() {
-    let world = World::new(
-        (0..6)
-            .map(|at| endpoint(&format!("p{at}"), 1_000_000))
-            .collect(),
-    );
+    let world = World::new((0..6).map(|at| endpoint(&format!("p{at}"), 1_000_000)).collect());
     let mut plan = world.plan(world.intent(1));
     for number in 1..=3 {
         let attempt = world.attempt(&mut plan);
@@ -72,38 +61,22 @@ fn at_most_three_attempts() {
         world.end(&mut plan, &attempt, FAILS);
     }
     let exhausted = world.exhausted(&mut plan);
-    assert_eq!(
-        (exhausted.reason, exhausted.attempts),
-        (Reason::Attempts, 3)
-    );
+    assert_eq!((exhausted.reason, exhausted.attempts), (Reason::Attempts, 3));
 }
 
 #[test]
 fn a_retry_prefers_another_provider() {
     for seed in 0..50 {
-        let world = World::new(vec![
-            endpoint("p/one", 1_000),
-            endpoint("p/two", 1_000),
-            endpoint("q", 100_000_000),
-        ]);
+        let world = World::new(vec![endpoint("p/one", 1_000), endpoint("p/two", 1_000), endpoint("q", 100_000_000)]);
         let tried = world.run(world.intent(seed), |_| AttemptEnd::Malformed);
         assert_eq!(tried.len(), 3);
-        assert_ne!(
-            tried[0].split('/').next(),
-            tried[1].split('/').next(),
-            "{tried:?}"
-        );
+        assert_ne!(tried[0].split('/').next(), tried[1].split('/').next(), "{tried:?}");
     }
 }
 
 #[test]
 fn retries_stop_when_the_budget_is_used_up() {
-    let settings = Settings {
-        retry_reserve: 0.0,
-        retry_share: 0.2,
-        breaker_consecutive: 1_000,
-        ..Settings::default()
-    };
+    let settings = Settings { retry_reserve: 0.0, retry_share: 0.2, breaker_consecutive: 1_000, ..Settings::default() };
     let world = World::with_settings(three_endpoints(), settings);
     let mut retries = 0;
     for seed in 0..100 {
@@ -123,26 +96,15 @@ fn retries_stop_when_the_budget_is_used_up() {
 }
 
 fn three_endpoints() -> Vec<EndpointSpec> {
-    vec![
-        endpoint("a", 1_000_000),
-        endpoint("b", 2_000_000),
-        endpoint("c", 3_000_000),
-    ]
+    vec![endpoint("a", 1_000_000), endpoint("b", 2_000_000), endpoint("c", 3_000_000)]
 }
 
 #[test]
 fn order_is_followed_then_the_rest() {
     for seed in 0..20 {
-        let world = World::new(vec![
-            endpoint("a", 1_000),
-            endpoint("b", 1_000_000),
-            endpoint("c/turbo", 900_000),
-            endpoint("c/slow", 900_000),
-        ]);
-        let tried = world.run(
-            preferring(&world, seed, r#"{"order":["nobody","c/slow","b"]}"#),
-            |_| FAILS,
-        );
+        let world =
+            World::new(vec![endpoint("a", 1_000), endpoint("b", 1_000_000), endpoint("c/turbo", 900_000), endpoint("c/slow", 900_000)]);
+        let tried = world.run(preferring(&world, seed, r#"{"order":["nobody","c/slow","b"]}"#), |_| FAILS);
         assert_eq!(tried[..2], ["c/slow", "b"]);
         assert_eq!(tried.len(), 3);
     }
@@ -155,20 +117,14 @@ fn without_fallbacks_there_is_one_attempt() {
         let mut plan = world.plan(preferring(&world, seed, r#"{"allow_fallbacks":false}"#));
         let attempt = world.attempt(&mut plan);
         world.end(&mut plan, &attempt, AttemptEnd::Empty);
-        assert_eq!(
-            world.exhausted(&mut plan).reason,
-            Reason::FallbacksDisallowed
-        );
+        assert_eq!(world.exhausted(&mut plan).reason, Reason::FallbacksDisallowed);
     }
 }
 
 #[test]
 fn without_fallbacks_an_order_is_all_there_is() {
     let world = three();
-    let tried = world.run(
-        preferring(&world, 1, r#"{"order":["c","a"],"allow_fallbacks":false}"#),
-        |_| FAILS,
-    );
+    let tried = world.run(preferring(&world, 1, r#"{"order":["c","a"],"allow_fallbacks":false}"#), |_| FAILS);
     assert_eq!(tried, ["c", "a"]);
 }
 
@@ -176,9 +132,7 @@ fn without_fallbacks_an_order_is_all_there_is() {
 fn sort_by_price_is_strict_and_falls_back_upwards() {
     for seed in 0..50 {
         let world = three();
-        let tried = world.run(preferring(&world, seed, r#"{"sort":"price"}"#), |_| {
-            AttemptEnd::Empty
-        });
+        let tried = world.run(preferring(&world, seed, r#"{"sort":"price"}"#), |_| AttemptEnd::Empty);
         assert_eq!(tried, ["a", "b", "c"]);
     }
 }
@@ -193,14 +147,8 @@ fn sort_by_speed_and_latency_follow_what_was_measured() {
         world.pass(Duration::from_millis(100));
     }
     for seed in 0..50 {
-        assert_eq!(
-            world.first(preferring(&world, seed, r#"{"sort":"throughput"}"#)),
-            "b"
-        );
-        assert_eq!(
-            world.first(preferring(&world, seed, r#"{"sort":"latency"}"#)),
-            "c"
-        );
+        assert_eq!(world.first(preferring(&world, seed, r#"{"sort":"throughput"}"#)), "b");
+        assert_eq!(world.first(preferring(&world, seed, r#"{"sort":"latency"}"#)), "c");
     }
 }
 
@@ -214,19 +162,9 @@ fn a_strict_sort_tries_the_unmeasured_once() {
 
 #[test]
 fn a_callers_fault_moves_on_to_the_next_model_only() {
-    let world = World::new(vec![
-        endpoint("a", 1_000),
-        endpoint("b", 1_000),
-        other_model(endpoint("x", 1_000_000), "author/other"),
-    ]);
+    let world = World::new(vec![endpoint("a", 1_000), endpoint("b", 1_000), other_model(endpoint("x", 1_000_000), "author/other")]);
     let intent = with_models(&world, world.intent(3), &[MODEL, "author/other"]);
-    let tried = world.run(intent, |name| {
-        if name == "x" {
-            AttemptEnd::Success
-        } else {
-            AttemptEnd::Rejected(400)
-        }
-    });
+    let tried = world.run(intent, |name| if name == "x" { AttemptEnd::Success } else { AttemptEnd::Rejected(400) });
     assert_eq!(tried.len(), 2);
     assert_eq!(tried[1], "x");
 
@@ -253,31 +191,16 @@ fn every_model_of_the_list_gets_a_chance() {
 #[test]
 fn partition_none_sorts_all_models_together() {
     for (partition, expected) in [("none", ["b", "x", "a"]), ("model", ["b", "a", "x"])] {
-        let world = World::new(vec![
-            endpoint("a", 3_000),
-            endpoint("b", 1_000),
-            other_model(endpoint("x", 2_000), "author/other"),
-        ]);
+        let world = World::new(vec![endpoint("a", 3_000), endpoint("b", 1_000), other_model(endpoint("x", 2_000), "author/other")]);
         let json = format!(r#"{{"sort":{{"by":"price","partition":"{partition}"}}}}"#);
-        let intent = with_models(
-            &world,
-            preferring(&world, 1, &json),
-            &[MODEL, "author/other"],
-        );
-        assert_eq!(
-            world.run(intent, |_| AttemptEnd::Empty),
-            expected,
-            "{partition}"
-        );
+        let intent = with_models(&world, preferring(&world, 1, &json), &[MODEL, "author/other"]);
+        assert_eq!(world.run(intent, |_| AttemptEnd::Empty), expected, "{partition}");
     }
 }
 
 #[test]
 fn a_bad_credential_is_replaced_before_the_endpoint_is() {
-    let world = World::of(spec(
-        vec![endpoint("a", 1_000), endpoint("b", 1_000_000_000)],
-        2,
-    ));
+    let world = World::of(spec(vec![endpoint("a", 1_000), endpoint("b", 1_000_000_000)], 2));
     let mut plan = world.plan(preferring(&world, 1, r#"{"sort":"price"}"#));
     let first = world.attempt(&mut plan);
     world.end(&mut plan, &first, AttemptEnd::Unauthorized);
@@ -289,48 +212,27 @@ fn a_bad_credential_is_replaced_before_the_endpoint_is() {
     assert_eq!(world.name(third.endpoint), "b");
 
     let view = world.health.credential_view(first.credential, world.now);
-    assert_eq!(
-        view.blocked_until,
-        Some(world.now + Duration::from_secs(600))
-    );
+    assert_eq!(view.blocked_until, Some(world.now + Duration::from_secs(600)));
     assert_eq!(view.reason, Some(BlockReason::Unauthorized));
-    assert_eq!(
-        world
-            .health
-            .endpoint_view(first.endpoint, world.now)
-            .success,
-        0.95,
-        "not the endpoint's fault"
-    );
+    assert_eq!(world.health.endpoint_view(first.endpoint, world.now).success, 0.95, "not the endpoint's fault");
 }
 
 #[test]
 fn a_blocked_account_is_blocked_everywhere_and_a_busy_one_only_here() {
-    let mut endpoints = vec![
-        endpoint("p/one", 1_000),
-        other_model(endpoint("p/two", 1_000), "author/other"),
-    ];
+    let mut endpoints = vec![endpoint("p/one", 1_000), other_model(endpoint("p/two", 1_000), "author/other")];
     endpoints[1].provider = "p".into();
     let world = World::new(endpoints);
     let other = |seed| with_models(&world, world.intent(seed), &["author/other"]);
     world.observe("p/one", AttemptEnd::RateLimited, 1);
     let mut busy = world.plan(world.intent(1));
-    assert!(matches!(
-        world.exhausted(&mut busy).reason,
-        Reason::Blocked { .. }
-    ));
+    assert!(matches!(world.exhausted(&mut busy).reason, Reason::Blocked { .. }));
     assert_eq!(world.first(other(1)), "p/two");
     let mut exhausting = world.plan(other(1));
     let attempt = world.attempt(&mut exhausting);
     world.end(&mut exhausting, &attempt, AttemptEnd::CreditExhausted);
     let mut blocked = world.plan(other(2));
     let exhausted = world.exhausted(&mut blocked);
-    assert_eq!(
-        exhausted.reason,
-        Reason::Blocked {
-            until: world.now + Duration::from_secs(300)
-        }
-    );
+    assert_eq!(exhausted.reason, Reason::Blocked { until: world.now + Duration::from_secs(300) });
     assert_eq!(exhausted.blocked_by, Some(BlockReason::CreditExhausted));
 }
 
@@ -338,18 +240,9 @@ fn a_blocked_account_is_blocked_everywhere_and_a_busy_one_only_here() {
 fn credentials_share_by_weight_and_a_nearly_used_up_one_gets_less() {
     let mut of = spec(vec![endpoint("a", 1_000)], 0);
     of.providers[0].credentials = vec![
-        CredentialSpec {
-            name: "small".into(),
-            weight: 1,
-        },
-        CredentialSpec {
-            name: "large".into(),
-            weight: 3,
-        },
-        CredentialSpec {
-            name: "off".into(),
-            weight: 0,
-        },
+        CredentialSpec { name: "small".into(), weight: 1 },
+        CredentialSpec { name: "large".into(), weight: 3 },
+        CredentialSpec { name: "off".into(), weight: 0 },
     ];
     let world = World::of(of);
     let shares = || {
@@ -361,18 +254,12 @@ fn credentials_share_by_weight_and_a_nearly_used_up_one_gets_less() {
         counts
     };
     let [small, large, off] = shares();
-    assert!(
-        (small - 0.25).abs() < 0.03 && (large - 0.75).abs() < 0.03 && off == 0.0,
-        "{small} {large} {off}"
-    );
+    assert!((small - 0.25).abs() < 0.03 && (large - 0.75).abs() < 0.03 && off == 0.0, "{small} {large} {off}");
 
     let mut plan = world.plan(world.intent(0));
     let attempt = world.attempt(&mut plan);
     let mut hinted = outcome(AttemptEnd::Success);
-    hinted.rate = Some(RateHint {
-        remaining_ratio: 0.001,
-        reset: Some(Duration::from_secs(30)),
-    });
+    hinted.rate = Some(RateHint { remaining_ratio: 0.001, reset: Some(Duration::from_secs(30)) });
     plan.ended(&world.snapshot, &world.health, &attempt, &hinted, world.now);
     let hinted_share = shares()[attempt.credential.get()];
     assert!(hinted_share < 0.06, "{hinted_share}");
@@ -383,10 +270,7 @@ fn a_conversation_keeps_its_account() {
     let world = World::of(spec(vec![endpoint("a", 1_000)], 5));
     let credential = |seed, key| {
         let mut intent = world.intent(seed);
-        intent.affinity = Some(Affinity {
-            key,
-            endpoint: None,
-        });
+        intent.affinity = Some(Affinity { key, endpoint: None });
         let mut plan = world.plan(intent);
         world.attempt(&mut plan).credential
     };
@@ -404,18 +288,10 @@ fn the_conversations_endpoint_goes_first_while_it_pays() {
     let mut endpoints = three_endpoints();
     endpoints[2].price.cache_read = Some(300_000);
     let world = World::new(endpoints);
-    let sticky = |name: &str| {
-        Some(Affinity {
-            key: 9,
-            endpoint: Some(world.index(name)),
-        })
-    };
+    let sticky = |name: &str| Some(Affinity { key: 9, endpoint: Some(world.index(name)) });
     let share = |name: &str| world.share(name, 300, |intent| intent.affinity = sticky(name));
     assert_eq!(share("c"), 1.0);
-    assert!(
-        share("b") < 0.9,
-        "without a cheaper cache read there is nothing to go back for"
-    );
+    assert!(share("b") < 0.9, "without a cheaper cache read there is nothing to go back for");
 
     let mut ordered = preferring(&world, 1, r#"{"order":["a"]}"#);
     ordered.affinity = sticky("c");
@@ -423,23 +299,14 @@ fn the_conversations_endpoint_goes_first_while_it_pays() {
 
     let mut intent = world.intent(1);
     intent.affinity = sticky("c");
-    let tried = world.run(intent, |name| {
-        if name == "c" {
-            FAILS
-        } else {
-            AttemptEnd::Success
-        }
-    });
+    let tried = world.run(intent, |name| if name == "c" { FAILS } else { AttemptEnd::Success });
     assert_eq!(tried.len(), 2, "its failure moves the request");
 }
 
 #[test]
 fn a_conversation_leaves_an_endpoint_twice_as_slow_as_the_best() {
     let mut endpoints = three_endpoints();
-    endpoints[2].price = Price {
-        cache_read: Some(1),
-        ..endpoints[2].price
-    };
+    endpoints[2].price = Price { cache_read: Some(1), ..endpoints[2].price };
     let mut world = World::new(endpoints);
     for _ in 0..30 {
         world.observe_outcome("a", &answer(Duration::from_millis(200), 100));
@@ -448,10 +315,7 @@ fn a_conversation_leaves_an_endpoint_twice_as_slow_as_the_best() {
         world.pass(Duration::from_millis(200));
     }
     let mut intent = world.intent(1);
-    intent.affinity = Some(Affinity {
-        key: 9,
-        endpoint: Some(world.index("c")),
-    });
+    intent.affinity = Some(Affinity { key: 9, endpoint: Some(world.index("c")) });
     assert_ne!(world.first(intent), "c");
 }
 
@@ -464,29 +328,15 @@ fn the_wait_for_a_first_token_follows_the_endpoint_and_the_deadline() {
         let mut plan = world.plan(intent);
         world.attempt(&mut plan).first_token_timeout
     };
-    assert_eq!(
-        timeout(&world, 600, "{}"),
-        Duration::from_secs(120),
-        "nothing known"
-    );
-    assert_eq!(
-        timeout(&world, 100, "{}"),
-        Duration::from_secs(50),
-        "half of what is left while there is a fallback"
-    );
-    assert_eq!(
-        timeout(&world, 100, r#"{"only":["a"]}"#),
-        Duration::from_secs(100)
-    );
+    assert_eq!(timeout(&world, 600, "{}"), Duration::from_secs(120), "nothing known");
+    assert_eq!(timeout(&world, 100, "{}"), Duration::from_secs(50), "half of what is left while there is a fallback");
+    assert_eq!(timeout(&world, 100, r#"{"only":["a"]}"#), Duration::from_secs(100));
     for _ in 0..64 {
         world.observe_outcome("a", &answer(Duration::from_secs(4), 50));
         world.pass(Duration::from_millis(10));
     }
     let learned = timeout(&world, 600, r#"{"only":["a"]}"#).as_secs_f64();
-    assert!(
-        (14.0..18.0).contains(&learned),
-        "four times four seconds, not {learned}"
-    );
+    assert!((14.0..18.0).contains(&learned), "four times four seconds, not {learned}");
 }
 
 #[test]
@@ -528,41 +378,21 @@ fn missed_bounds_move_an_endpoint_to_the_end_and_never_out() {
     };
     for seed in 0..20 {
         let world = measured();
-        let tried = world.run(
-            preferring(&world, seed, r#"{"preferred_max_latency":1}"#),
-            |_| AttemptEnd::Empty,
-        );
+        let tried = world.run(preferring(&world, seed, r#"{"preferred_max_latency":1}"#), |_| AttemptEnd::Empty);
         assert_eq!(tried[2], "a");
     }
     let world = measured();
-    let alone = preferring(
-        &world,
-        1,
-        r#"{"preferred_min_throughput":{"p50":1000},"only":["a"]}"#,
-    );
+    let alone = preferring(&world, 1, r#"{"preferred_min_throughput":{"p50":1000},"only":["a"]}"#);
     assert_eq!(world.first(alone), "a");
-    let all = preferring(
-        &world,
-        1,
-        r#"{"preferred_min_throughput":{"p50":50,"p99":1000}}"#,
-    );
-    assert_eq!(
-        world.first(all),
-        "c",
-        "all percentiles must hold, and the unmeasured misses nothing"
-    );
+    let all = preferring(&world, 1, r#"{"preferred_min_throughput":{"p50":50,"p99":1000}}"#);
+    assert_eq!(world.first(all), "c", "all percentiles must hold, and the unmeasured misses nothing");
 }
 
 #[test]
 fn places_in_flight_are_given_back_once() {
     let world = three();
     let in_flight = || {
-        let seen = |name| {
-            world
-                .health
-                .endpoint_view(world.index(name), world.now)
-                .in_flight
-        };
+        let seen = |name| world.health.endpoint_view(world.index(name), world.now).in_flight;
         seen("a") + seen("b") + seen("c")
     };
     let mut plan = world.plan(world.intent(1));
@@ -592,20 +422,12 @@ fn configured_concurrency_is_never_exceeded() {
 
 #[test]
 fn a_learned_limit_spills_over_but_refuses_nobody() {
-    let settings = Settings {
-        limit_initial: 4.0,
-        ..Settings::default()
-    };
-    let world = World::with_settings(
-        vec![endpoint("a", 1_000), endpoint("b", 1_000_000_000)],
-        settings,
-    );
+    let settings = Settings { limit_initial: 4.0, ..Settings::default() };
+    let world = World::with_settings(vec![endpoint("a", 1_000), endpoint("b", 1_000_000_000)], settings);
     let mut plans: Vec<Plan> = (0..12).map(|seed| world.plan(world.intent(seed))).collect();
     let mut counts = BTreeMap::new();
     for plan in &mut plans {
-        *counts
-            .entry(world.name(world.attempt(plan).endpoint))
-            .or_insert(0) += 1;
+        *counts.entry(world.name(world.attempt(plan).endpoint)).or_insert(0) += 1;
     }
     assert!(counts["b"] >= 4, "{counts:?}");
 }
@@ -621,11 +443,7 @@ fn one_probe_at_a_time_and_it_can_be_retried() {
     assert!(probe.probe && world.name(probe.endpoint) == "a");
     assert_eq!(world.share("a", 200, |_| ()), 0.0, "the token is taken");
     world.end(&mut probing, &probe, FAILS);
-    assert_eq!(
-        world.name(world.attempt(&mut probing).endpoint),
-        "b",
-        "the caller does not notice"
-    );
+    assert_eq!(world.name(world.attempt(&mut probing).endpoint), "b", "the caller does not notice");
     assert_eq!(world.share("a", 200, |_| ()), 0.0, "open again");
 }
 
@@ -641,15 +459,8 @@ fn a_probe_that_vanishes_gives_its_token_back() {
     let probe = world.attempt(&mut plan);
     assert!(probe.probe);
     world.end(&mut plan, &probe, AttemptEnd::RateLimited);
-    let breaker = world
-        .health
-        .endpoint_view(probe.endpoint, world.now)
-        .breaker;
-    assert_eq!(
-        breaker,
-        crate::BreakerState::HalfOpen,
-        "429 during a probe is neutral"
-    );
+    let breaker = world.health.endpoint_view(probe.endpoint, world.now).breaker;
+    assert_eq!(breaker, crate::BreakerState::HalfOpen, "429 during a probe is neutral");
 }
 
 #[test]
@@ -708,43 +519,21 @@ fn a_changed_snapshot_keeps_health_and_places_in_flight() {
     let mut plan = world.plan(preferring(&world, 1, r#"{"only":["a"]}"#));
     let attempt = world.attempt(&mut plan);
 
-    let mut changed = spec(
-        vec![
-            endpoint("c", 1),
-            endpoint("new", 1),
-            endpoint("b", 1),
-            endpoint("a", 1),
-        ],
-        1,
-    );
+    let mut changed = spec(vec![endpoint("c", 1), endpoint("new", 1), endpoint("b", 1), endpoint("a", 1)], 1);
     changed.revision = 2;
     let snapshot = Snapshot::build(changed).unwrap();
-    let next = World {
-        health: Health::new(&snapshot, Some(&world.health)),
-        snapshot,
-        now: world.now,
-    };
+    let next = World { health: Health::new(&snapshot, Some(&world.health)), snapshot, now: world.now };
     let view = |name| next.health.endpoint_view(next.index(name), next.now);
     assert_eq!(view("a").in_flight, 1);
-    assert!(matches!(
-        view("b").breaker,
-        crate::BreakerState::Open { .. }
-    ));
+    assert!(matches!(view("b").breaker, crate::BreakerState::Open { .. }));
     assert_eq!(view("new").in_flight, 0);
     world.end(&mut plan, &attempt, AttemptEnd::Success);
-    assert_eq!(
-        view("a").in_flight,
-        0,
-        "the old plan ends on its own snapshot"
-    );
+    assert_eq!(view("a").in_flight, 0, "the old plan ends on its own snapshot");
 }
 
 #[test]
 fn service_tiers_are_used_only_when_asked_for() {
-    let tiered = |name: &str, price, tier| EndpointSpec {
-        tier,
-        ..endpoint(name, price)
-    };
+    let tiered = |name: &str, price, tier| EndpointSpec { tier, ..endpoint(name, price) };
     let tried = |tiers, sort: Option<SortBy>, json: &str| {
         let world = World::new(vec![
             endpoint("p", 1_000_000),
@@ -758,27 +547,11 @@ fn service_tiers_are_used_only_when_asked_for() {
     };
     assert_eq!(tried(TierChoice::Default, None, "{}"), "p");
     assert_eq!(tried(TierChoice::Priority, None, "{}"), "p/priority p");
-    assert_eq!(
-        tried(TierChoice::Flex, None, "{}"),
-        "p/flex",
-        "flex never falls back"
-    );
-    assert_eq!(
-        tried(TierChoice::Floor, Some(SortBy::Price), "{}"),
-        "p/flex p"
-    );
-    assert_eq!(
-        tried(TierChoice::Nitro, Some(SortBy::Throughput), "{}"),
-        "p p/priority"
-    );
-    assert_eq!(
-        tried(TierChoice::Default, None, r#"{"only":["p/flex"]}"#),
-        "p/flex"
-    );
-    assert_eq!(
-        tried(TierChoice::Default, None, r#"{"order":["p/priority"]}"#),
-        "p/priority p"
-    );
+    assert_eq!(tried(TierChoice::Flex, None, "{}"), "p/flex", "flex never falls back");
+    assert_eq!(tried(TierChoice::Floor, Some(SortBy::Price), "{}"), "p/flex p");
+    assert_eq!(tried(TierChoice::Nitro, Some(SortBy::Throughput), "{}"), "p p/priority");
+    assert_eq!(tried(TierChoice::Default, None, r#"{"only":["p/flex"]}"#), "p/flex");
+    assert_eq!(tried(TierChoice::Default, None, r#"{"order":["p/priority"]}"#), "p/priority p");
 }
 
 #[test]
@@ -793,14 +566,12 @@ fn the_record_survives_json_and_reads_well() {
     let read: Decision = serde_json::from_str(&json).unwrap();
     assert!(read.is_reproducible(&world.snapshot));
     assert_eq!(read.attempts, plan.decision().attempts);
+    let named = read.named(&world.snapshot);
+    assert_eq!(named["choices"][0]["chosen"]["endpoint"], "b");
+    assert_eq!(named["choices"][0]["chosen"]["credential"], "key-0");
+    assert_eq!(named["excluded"][0]["endpoint"], "c");
     let text = read.render(&world.snapshot);
-    for expected in [
-        "model     author/model",
-        "excluded  c: ignored provider",
-        "overloaded",
-        "breaker open for",
-        "b by strategy",
-    ] {
+    for expected in ["model     author/model", "excluded  c: ignored provider", "overloaded", "breaker open for", "b by strategy"] {
         assert!(text.contains(expected), "{expected} in\n{text}");
     }
 }
@@ -812,19 +583,9 @@ fn a_first_token_is_learned_once() {
     let attempt = world.attempt(&mut plan);
     let early = Duration::from_millis(700);
     plan.first_token(&world.snapshot, &world.health, &attempt, early, world.now);
-    plan.first_token(
-        &world.snapshot,
-        &world.health,
-        &attempt,
-        early * 9,
-        world.now,
-    );
+    plan.first_token(&world.snapshot, &world.health, &attempt, early * 9, world.now);
     world.end(&mut plan, &attempt, AttemptEnd::Success);
-    let learned = world
-        .health
-        .endpoint_view(attempt.endpoint, world.now)
-        .first_token
-        .unwrap();
+    let learned = world.health.endpoint_view(attempt.endpoint, world.now).first_token.unwrap();
     assert_eq!(learned.as_millis(), 700);
 }
 

@@ -28,10 +28,8 @@ impl PreferencesError {
 }
 
 pub(super) fn parse(json: &str) -> Result<Preferences, PreferencesError> {
-    let value: Value = serde_json::from_str(json).map_err(|error| PreferencesError {
-        path: String::new(),
-        problem: format!("is not valid JSON: {error}"),
-    })?;
+    let value: Value = serde_json::from_str(json)
+        .map_err(|error| PreferencesError { path: String::new(), problem: format!("is not valid JSON: {error}") })?;
     from_value(&value)
 }
 
@@ -48,15 +46,9 @@ pub(super) fn from_value(value: &Value) -> Result<Preferences, PreferencesError>
         require_parameters: fields.get("require_parameters", boolean)?,
         data_collection: fields.get("data_collection", data_collection)?,
         zdr: fields.get("zdr", boolean)?.unwrap_or_default(),
-        enforce_distillable_text: fields
-            .get("enforce_distillable_text", boolean)?
-            .unwrap_or_default(),
+        enforce_distillable_text: fields.get("enforce_distillable_text", boolean)?.unwrap_or_default(),
         // An empty list in a request is the SDKs' way of saying nothing; only a policy can admit nobody.
-        only: fields
-            .get("only", slugs)?
-            .filter(|list| !list.is_empty())
-            .into_iter()
-            .collect(),
+        only: fields.get("only", slugs)?.filter(|list| !list.is_empty()).into_iter().collect(),
         ignore: fields.get("ignore", slugs)?.unwrap_or_default(),
         quantizations: fields.get("quantizations", quantizations)?.flatten(),
         sort: fields.get("sort", sort)?,
@@ -70,11 +62,7 @@ pub(super) fn from_value(value: &Value) -> Result<Preferences, PreferencesError>
 struct Fields<'a>(&'a Map<String, Value>);
 
 impl Fields<'_> {
-    fn get<T>(
-        &self,
-        name: &str,
-        read: impl Fn(&str, &Value) -> Result<T, PreferencesError>,
-    ) -> Result<Option<T>, PreferencesError> {
+    fn get<T>(&self, name: &str, read: impl Fn(&str, &Value) -> Result<T, PreferencesError>) -> Result<Option<T>, PreferencesError> {
         match self.0.get(name) {
             None | Some(Value::Null) => Ok(None),
             Some(value) => read(name, value).map(Some),
@@ -83,9 +71,7 @@ impl Fields<'_> {
 }
 
 fn boolean(path: &str, value: &Value) -> Result<bool, PreferencesError> {
-    value
-        .as_bool()
-        .ok_or_else(|| wrong(path, "true or false", value))
+    value.as_bool().ok_or_else(|| wrong(path, "true or false", value))
 }
 
 fn text<'a>(path: &str, value: &'a Value) -> Result<&'a str, PreferencesError> {
@@ -100,26 +86,15 @@ fn list<T>(
 ) -> Result<Vec<T>, PreferencesError> {
     let items = value.as_array().ok_or_else(|| wrong(path, of, value))?;
     if items.len() > LONGEST_LIST {
-        return Err(problem(
-            path,
-            format!("must not have more than {LONGEST_LIST} entries"),
-        ));
+        return Err(problem(path, format!("must not have more than {LONGEST_LIST} entries")));
     }
-    items
-        .iter()
-        .enumerate()
-        .map(|(at, item)| read(&format!("{path}[{at}]"), item))
-        .collect()
+    items.iter().enumerate().map(|(at, item)| read(&format!("{path}[{at}]"), item)).collect()
 }
 
 fn slugs(path: &str, value: &Value) -> Result<Vec<String>, PreferencesError> {
     list(path, value, "a list of provider slugs", |path, item| {
         let slug = text(path, item)?.trim();
-        if slug.is_empty() {
-            Err(problem(path, "must not be empty".to_owned()))
-        } else {
-            Ok(slug.to_owned())
-        }
+        if slug.is_empty() { Err(problem(path, "must not be empty".to_owned())) } else { Ok(slug.to_owned()) }
     })
 }
 
@@ -134,26 +109,16 @@ fn data_collection(path: &str, value: &Value) -> Result<DataCollection, Preferen
 fn quantizations(path: &str, value: &Value) -> Result<Option<QuantizationSet>, PreferencesError> {
     let asked = list(path, value, "a list of quantizations", |path, item| {
         Quantization::from_name(text(path, item)?).ok_or_else(|| {
-            let known: Vec<_> = crate::quantization::ALL
-                .iter()
-                .map(|one| one.as_str())
-                .collect();
+            let known: Vec<_> = crate::quantization::ALL.iter().map(|one| one.as_str()).collect();
             wrong(path, &format!("one of {}", known.join(", ")), item)
         })
     })?;
-    Ok(if asked.is_empty() {
-        None
-    } else {
-        Some(asked.into_iter().collect())
-    })
+    Ok(if asked.is_empty() { None } else { Some(asked.into_iter().collect()) })
 }
 
 fn sort(path: &str, value: &Value) -> Result<Sort, PreferencesError> {
     match value {
-        Value::String(_) => Ok(Sort {
-            by: Some(sort_by(path, value)?),
-            partition: Partition::Model,
-        }),
+        Value::String(_) => Ok(Sort { by: Some(sort_by(path, value)?), partition: Partition::Model }),
         Value::Object(object) => {
             let by = match object.get("by") {
                 None | Some(Value::Null) => None,
@@ -164,56 +129,35 @@ fn sort(path: &str, value: &Value) -> Result<Sort, PreferencesError> {
                 Some(Value::String(name)) if name == "model" => Partition::Model,
                 Some(Value::String(name)) if name == "none" => Partition::None,
                 Some(other) => {
-                    return Err(wrong(
-                        &format!("{path}.partition"),
-                        "`model` or `none`",
-                        other,
-                    ));
+                    return Err(wrong(&format!("{path}.partition"), "`model` or `none`", other));
                 }
             };
             Ok(Sort { by, partition })
         }
-        other => Err(wrong(
-            path,
-            "a string or an object with `by` and `partition`",
-            other,
-        )),
+        other => Err(wrong(path, "a string or an object with `by` and `partition`", other)),
     }
 }
 
 fn sort_by(path: &str, value: &Value) -> Result<SortBy, PreferencesError> {
-    value
-        .as_str()
-        .and_then(SortBy::from_name)
-        .ok_or_else(|| wrong(path, "`price`, `throughput`, `latency` or `exacto`", value))
+    value.as_str().and_then(SortBy::from_name).ok_or_else(|| wrong(path, "`price`, `throughput`, `latency` or `exacto`", value))
 }
 
 fn cutoffs(path: &str, value: &Value) -> Result<Cutoffs, PreferencesError> {
     match value {
-        Value::Number(_) => Ok(Cutoffs {
-            p50: Some(amount(path, value)?),
-            ..Cutoffs::default()
-        }),
+        Value::Number(_) => Ok(Cutoffs { p50: Some(amount(path, value)?), ..Cutoffs::default() }),
         Value::Object(object) => {
             let part = |name: &str| match object.get(name) {
                 None | Some(Value::Null) => Ok(None),
                 Some(value) => amount(&format!("{path}.{name}"), value).map(Some),
             };
-            Ok(Cutoffs {
-                p50: part("p50")?,
-                p75: part("p75")?,
-                p90: part("p90")?,
-                p99: part("p99")?,
-            })
+            Ok(Cutoffs { p50: part("p50")?, p75: part("p75")?, p90: part("p90")?, p99: part("p99")? })
         }
         other => Err(wrong(path, "a number or an object with percentiles", other)),
     }
 }
 
 fn max_price(path: &str, value: &Value) -> Result<MaxPrice, PreferencesError> {
-    let object = value
-        .as_object()
-        .ok_or_else(|| wrong(path, "an object", value))?;
+    let object = value.as_object().ok_or_else(|| wrong(path, "an object", value))?;
     let part = |name: &str, picodollars: f64| match object.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(value) => {
@@ -236,15 +180,12 @@ fn max_price(path: &str, value: &Value) -> Result<MaxPrice, PreferencesError> {
         completion: part("completion", PICODOLLARS_PER_MILLION_TOKENS)?,
         request: part("request", PICODOLLARS)?,
         image: part("image", PICODOLLARS)?,
-        audio: part("audio", PICODOLLARS_PER_MILLION_TOKENS)?,
+        audio: part("audio", PICODOLLARS)?,
     })
 }
 
 fn amount(path: &str, value: &Value) -> Result<f64, PreferencesError> {
-    value
-        .as_f64()
-        .filter(|amount| amount.is_finite() && *amount >= 0.0)
-        .ok_or_else(|| wrong(path, "a number that is not negative", value))
+    value.as_f64().filter(|amount| amount.is_finite() && *amount >= 0.0).ok_or_else(|| wrong(path, "a number that is not negative", value))
 }
 
 fn wrong(path: &str, expected: &str, found: &Value) -> PreferencesError {
@@ -261,17 +202,14 @@ fn wrong(path: &str, expected: &str, found: &Value) -> PreferencesError {
 }
 
 fn problem(path: &str, problem: String) -> PreferencesError {
-    PreferencesError {
-        path: path.to_owned(),
-        problem,
-    }
+    PreferencesError { path: path.to_owned(), problem }
 }
 
 /// More slugs than there are providers in the world help nobody and cost on every request.
 const LONGEST_LIST: usize = 256;
 /// Enough to recognise one's own typing error in a message.
 const LONGEST_QUOTE: usize = 40;
-/// The wire gives token prices in USD per million tokens.
+/// The wire gives `prompt` and `completion` bounds in USD per million tokens.
 const PICODOLLARS_PER_MILLION_TOKENS: f64 = 1e6;
-/// The wire gives other prices in USD per unit.
+/// The wire gives the other bounds in USD per unit.
 const PICODOLLARS: f64 = 1e12;

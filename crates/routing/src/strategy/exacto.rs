@@ -19,11 +19,7 @@ pub(super) fn pick(table: &Table<'_>, pool: &Pool, rng: &mut Rng) -> usize {
     let bars = Bars::of(table.settings, table.considered);
     let tier = |at: usize| bars.tier(table.settings, &table.considered[at]);
     let best = pool.iter().map(|at| tier(*at)).min();
-    let pool: Pool = pool
-        .iter()
-        .copied()
-        .filter(|at| Some(tier(*at)) == best)
-        .collect();
+    let pool: Pool = pool.iter().copied().filter(|at| Some(tier(*at)) == best).collect();
     balanced::pick(table, &pool, rng)
 }
 
@@ -43,20 +39,10 @@ struct Bars {
 
 impl Bars {
     fn of(settings: &Settings, considered: &[Considered]) -> Bars {
-        let known = || {
-            considered
-                .iter()
-                .filter(|one| one.requests >= settings.exacto_requests)
-        };
+        let known = || considered.iter().filter(|one| one.requests >= settings.exacto_requests);
         Bars {
-            speed: bar(
-                known().filter_map(|one| one.speed).map(f64::from),
-                SPEED_DEVIATIONS,
-            ),
-            success: bar(
-                known().map(|one| f64::from(one.success)),
-                SUCCESS_DEVIATIONS,
-            ),
+            speed: bar(known().filter_map(|one| one.speed).map(f64::from), SPEED_DEVIATIONS),
+            success: bar(known().map(|one| f64::from(one.success)), SUCCESS_DEVIATIONS),
         }
     }
 
@@ -65,11 +51,7 @@ impl Bars {
             return Tier::Unknown;
         }
         let slow = one.speed.is_some_and(|speed| f64::from(speed) < self.speed);
-        if slow || f64::from(one.success) < self.success {
-            Tier::Poor
-        } else {
-            Tier::Good
-        }
+        if slow || f64::from(one.success) < self.success { Tier::Poor } else { Tier::Good }
     }
 }
 
@@ -80,8 +62,7 @@ fn bar(values: impl Iterator<Item = f64>, deviations: f64) -> f64 {
     let Some(middle) = median(&mut values) else {
         return f64::NEG_INFINITY;
     };
-    let mut distances: SmallVec<[f64; 8]> =
-        values.iter().map(|value| (value - middle).abs()).collect();
+    let mut distances: SmallVec<[f64; 8]> = values.iter().map(|value| (value - middle).abs()).collect();
     let deviation = median(&mut distances).unwrap_or(0.0) * NORMAL_CONSISTENCY;
     // Endpoints that are nearly equal are all good: a hair below the median is not an outlier.
     middle - (deviations * deviation).max(middle.abs() * LEAST_MARGIN)

@@ -11,9 +11,5 @@ pub(super) fn weigh(settings: &Settings, output: u32, considered: &mut [Consider
 }
 
 pub(super) fn pick(table: &Table<'_>, pool: &Pool, rng: &mut Rng, strict: bool) -> usize {
-    if strict {
-        table.lowest(pool, |one| one.price)
-    } else {
-        table.draw(pool, rng)
-    }
+    if strict { table.lowest(pool, |one| one.price) } else { table.draw(pool, rng) }
 }

@@ -17,23 +17,13 @@ pub(crate) fn affinity(conversation: u64, endpoint: u64) -> u64 {
 pub(super) fn pick(table: &Table<'_>, pool: &Pool) -> usize {
     let mut ranked = pool.clone();
     ranked.sort_by_key(|at| std::cmp::Reverse(table.considered[*at].affinity));
-    let worth = ranked
-        .iter()
-        .find(|at| is_worth_staying(table.settings, table.considered, pool, **at));
+    let worth = ranked.iter().find(|at| is_worth_staying(table.settings, table.considered, pool, **at));
     *worth.unwrap_or(&ranked[0])
 }
 
 /// Whether a conversation should stay: the endpoint is fully back after trouble, and not far slower than the best.
-pub(crate) fn is_worth_staying(
-    settings: &Settings,
-    considered: &[Considered],
-    pool: &Pool,
-    at: usize,
-) -> bool {
-    let best = pool
-        .iter()
-        .map(|other| considered[*other].cost)
-        .fold(f64::INFINITY, f64::min);
+pub(crate) fn is_worth_staying(settings: &Settings, considered: &[Considered], pool: &Pool, at: usize) -> bool {
+    let best = pool.iter().map(|other| considered[*other].cost).fold(f64::INFINITY, f64::min);
     let one = &considered[at];
     // On a cold edge everything ramps; only an endpoint behind its peers is coming back from something.
     let ramped = pool.iter().all(|other| considered[*other].ramp <= one.ramp);

@@ -9,19 +9,11 @@ fn mode(mode: Mode) -> impl Fn(&mut Intent) {
 }
 
 fn quiet(endpoints: Vec<EndpointSpec>) -> World {
-    World::with_settings(
-        endpoints,
-        Settings {
-            exploration_share: 0.0,
-            ..Settings::default()
-        },
-    )
+    World::with_settings(endpoints, Settings { exploration_share: 0.0, ..Settings::default() })
 }
 
 fn prices(all: &[(&str, u64)]) -> Vec<EndpointSpec> {
-    all.iter()
-        .map(|(name, price)| endpoint(name, *price))
-        .collect()
+    all.iter().map(|(name, price)| endpoint(name, *price)).collect()
 }
 
 #[test]
@@ -33,11 +25,7 @@ fn simple_gives_a_third_of_the_price_nine_times_the_traffic() {
 
 #[test]
 fn simple_puts_an_outage_last_for_thirty_seconds() {
-    let mut world = quiet(prices(&[
-        ("a", 1_000_000),
-        ("b", 2_000_000),
-        ("c", 3_000_000),
-    ]));
+    let mut world = quiet(prices(&[("a", 1_000_000), ("b", 2_000_000), ("c", 3_000_000)]));
     world.observe("b", AttemptEnd::Server(500), 1);
     for seed in 0..200 {
         let mut intent = world.intent(seed);
@@ -120,10 +108,7 @@ fn sticky_spreads_conversations_and_keeps_each() {
     let of = |key, seed| {
         let mut intent = world.intent(seed);
         intent.mode = Mode::Sticky;
-        intent.affinity = Some(crate::Affinity {
-            key,
-            endpoint: None,
-        });
+        intent.affinity = Some(crate::Affinity { key, endpoint: None });
         world.first(intent)
     };
     let mut counts = std::collections::BTreeMap::new();
@@ -132,10 +117,7 @@ fn sticky_spreads_conversations_and_keeps_each() {
         assert!((2..5).all(|seed| of(key, seed) == home));
         *counts.entry(home).or_insert(0) += 1;
     }
-    assert!(
-        counts.len() == 3 && counts.values().all(|count| *count > 60),
-        "{counts:?}"
-    );
+    assert!(counts.len() == 3 && counts.values().all(|count| *count > 60), "{counts:?}");
 }
 
 #[test]
@@ -145,10 +127,7 @@ fn only_the_lost_endpoints_conversations_move() {
         let home = |key| {
             let mut intent = world.intent(1);
             intent.mode = Mode::Sticky;
-            intent.affinity = Some(crate::Affinity {
-                key,
-                endpoint: None,
-            });
+            intent.affinity = Some(crate::Affinity { key, endpoint: None });
             world.first(intent)
         };
         (0..200).map(home).collect()

@@ -5,17 +5,12 @@ use crate::Timestamp;
 use crate::weight::tests::candidate;
 use crate::{Mode, Strategy};
 
-const OPEN_BREAKER: Gate = Gate::BreakerOpen {
-    until: Timestamp(9),
-};
+const OPEN_BREAKER: Gate = Gate::BreakerOpen { until: Timestamp(9) };
 
 fn scene(settings: &Settings, seed: u64) -> Scene<'_> {
     Scene {
         settings,
-        strategy: Strategy {
-            mode: Mode::Balanced,
-            strict: false,
-        },
+        strategy: Strategy { mode: Mode::Balanced, strict: false },
         seed,
         number: 1,
         sticky: None,
@@ -27,14 +22,7 @@ fn scene(settings: &Settings, seed: u64) -> Scene<'_> {
 }
 
 fn gated(gates: &[Gate]) -> Vec<Considered> {
-    gates
-        .iter()
-        .enumerate()
-        .map(|(at, gate)| Considered {
-            gate: *gate,
-            ..candidate(at as u32, 1e6)
-        })
-        .collect()
+    gates.iter().enumerate().map(|(at, gate)| Considered { gate: *gate, ..candidate(at as u32, 1e6) }).collect()
 }
 
 #[test]
@@ -44,22 +32,9 @@ fn half_may_be_ejected_and_more_may_not() {
     assert!(!panics(&[Gate::Open, OPEN_BREAKER]));
     assert!(panics(&[Gate::Open, OPEN_BREAKER, Gate::Probing]));
     assert!(panics(&[OPEN_BREAKER]), "the last one is always kept");
-    let blocked = Gate::Blocked {
-        until: Timestamp(9),
-        reason: crate::BlockReason::RateLimited,
-    };
-    assert!(
-        !panics(&[Gate::Open, blocked, blocked, blocked]),
-        "rate limits are not health"
-    );
-    assert_eq!(
-        decide(
-            &scene(&settings, 1),
-            &mut gated(&[blocked, Gate::Full, Gate::Tried])
-        )
-        .pick,
-        None
-    );
+    let blocked = Gate::Blocked { until: Timestamp(9), reason: crate::BlockReason::RateLimited };
+    assert!(!panics(&[Gate::Open, blocked, blocked, blocked]), "rate limits are not health");
+    assert_eq!(decide(&scene(&settings, 1), &mut gated(&[blocked, Gate::Full, Gate::Tried])).pick, None);
 }
 
 #[test]
@@ -69,23 +44,15 @@ fn a_broken_model_leaves_to_the_next_one_instead_of_panicking() {
     all[2].model = 1;
     all[2].rank = 1 << 20;
     let ruling = decide(&scene(&settings, 1), &mut all);
-    assert_eq!(
-        (ruling.pick, ruling.panicked),
-        (Some((2, Pick::Strategy)), false)
-    );
+    assert_eq!((ruling.pick, ruling.panicked), (Some((2, Pick::Strategy)), false));
 }
 
 #[test]
 fn an_ejected_endpoint_gets_little_even_in_a_panic() {
-    let settings = Settings {
-        exploration_share: 0.0,
-        ..Settings::default()
-    };
+    let settings = Settings { exploration_share: 0.0, ..Settings::default() };
     let hits = (0..2_000).filter(|seed| {
         let mut all = gated(&[Gate::Open, OPEN_BREAKER, OPEN_BREAKER]);
-        decide(&scene(&settings, *seed), &mut all)
-            .pick
-            .is_some_and(|(at, _)| at != 0)
+        decide(&scene(&settings, *seed), &mut all).pick.is_some_and(|(at, _)| at != 0)
     });
     assert!(hits.count() < 100);
 }
@@ -93,22 +60,10 @@ fn an_ejected_endpoint_gets_little_even_in_a_panic() {
 #[test]
 fn a_half_open_endpoint_is_probed_at_once_if_somebody_can_catch_the_fall() {
     let settings = Settings::default();
-    let pick = |scene: &Scene<'_>, gates: &[Gate]| {
-        decide(scene, &mut gated(gates)).pick.map(|(_, pick)| pick)
-    };
-    assert_eq!(
-        pick(&scene(&settings, 1), &[Gate::Open, Gate::HalfOpen]),
-        Some(Pick::Probe)
-    );
-    assert_eq!(
-        pick(&scene(&settings, 1), &[Gate::HalfOpen]),
-        Some(Pick::Strategy),
-        "there is nobody else"
-    );
-    let last = Scene {
-        may_probe: false,
-        ..scene(&settings, 1)
-    };
+    let pick = |scene: &Scene<'_>, gates: &[Gate]| decide(scene, &mut gated(gates)).pick.map(|(_, pick)| pick);
+    assert_eq!(pick(&scene(&settings, 1), &[Gate::Open, Gate::HalfOpen]), Some(Pick::Probe));
+    assert_eq!(pick(&scene(&settings, 1), &[Gate::HalfOpen]), Some(Pick::Strategy), "there is nobody else");
+    let last = Scene { may_probe: false, ..scene(&settings, 1) };
     for seed in 0..100 {
         let mut all = gated(&[Gate::Open, Gate::HalfOpen]);
         let (at, _) = decide(&Scene { seed, ..last }, &mut all).pick.unwrap();
