@@ -2,7 +2,7 @@
 //!
 //! No retry here: the plan decides whether there is a next try and where.
 
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,15 +79,12 @@ pub(crate) async fn run(
     };
     let deadline = Instant::now() + attempt.first_token_timeout;
     generation.sent();
-    // Boxed, so that the compiler can see that the whole request is `Send`; one allocation per attempt.
-    let exchange: Exchange<'_> = Box::pin(exchange(generation, pool, ask, target, &outgoing, attempt));
+    let exchange = pin!(exchange(generation, pool, ask, target, &outgoing, attempt));
     before(deadline, exchange).await.unwrap_or_else(|| {
         let waited = attempt.first_token_timeout.as_secs_f64();
         Err(failed(AttemptEnd::FirstTokenTimeout, seen(FailureKind::Timeout, format!("no answer within {waited:.1} s"))))
     })
 }
-
-type Exchange<'a> = Pin<Box<dyn Future<Output = Result<Answer, Box<AttemptFailure>>> + Send + 'a>>;
 
 /// Sends, and reads up to the first token (a stream) or the end (a whole answer).
 async fn exchange(

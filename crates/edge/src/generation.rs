@@ -291,6 +291,7 @@ impl Generation {
         let elapsed = now - self.times.received;
         self.remember_conversation(end, &bill.usage);
         self.count(end, bill, elapsed);
+        self.shared.metrics.request_bytes.inc_by(self.context.request_bytes as u64);
         if self.shared.access_log.is_on() {
             self.shared.access_log.line(|line| access_line::generation(line, self, end, facts, bill, elapsed));
         }

@@ -13,7 +13,6 @@ use tidegate_routing::AttemptEnd;
 /// Everything the edge counts.
 pub(crate) struct Metrics {
     requests: IntCounterVec,
-    request_duration: HistogramVec,
     pub(crate) overhead: Histogram,
     attempts: IntCounterVec,
     first_token: HistogramVec,
@@ -66,7 +65,6 @@ impl Metrics {
             overhead: overhead.with_label_values(&[DIALECT]),
             duration_json: request_duration.with_label_values(&[DIALECT, "false"]),
             duration_stream: request_duration.with_label_values(&[DIALECT, "true"]),
-            request_duration,
             attempts: counters(
                 registry,
                 "tidegate_edge_attempts_total",

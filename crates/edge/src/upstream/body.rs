@@ -25,11 +25,6 @@ impl SegmentBody {
         let remaining = segments.iter().map(|segment| segment.len() as u64).sum();
         Self { segments, next: 0, remaining }
     }
-
-    /// Bytes still to be sent.
-    pub(crate) fn len(&self) -> u64 {
-        self.remaining
-    }
 }
 
 impl Body for SegmentBody {

@@ -76,8 +76,8 @@ async fn tcp(origin: &Origin) -> Result<TcpStream, ConnectError> {
             .map_err(|error| fail(ConnectStage::Resolve, error.to_string()))?
             .collect(),
     };
-    let mut allowed = addresses.iter().filter(|address| origin.allow_private || is_public(address.ip())).peekable();
-    if allowed.peek().is_none() {
+    let allowed: Vec<SocketAddr> = addresses.iter().copied().filter(|address| origin.allow_private || is_public(address.ip())).collect();
+    if allowed.is_empty() {
         let reason = match addresses.first() {
             None => return Err(fail(ConnectStage::Resolve, "the name has no address".to_owned())),
             Some(address) => {

@@ -53,7 +53,7 @@ struct Identity {
 
 /// Why a provider's address cannot be used.
 #[derive(Debug, Error)]
-pub enum OriginError {
+pub(crate) enum OriginError {
     /// The base URL does not parse.
     #[error("base_url `{url}` is not a URL: {reason}")]
     Url {
