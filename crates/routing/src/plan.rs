@@ -3,26 +3,29 @@
 //! A plan is made once per request from what was configured, and asked for attempts one by one while health moves. It alone
 //! decides about retries: how many, where, whether the budget allows one, and when to stop. It sends nothing.
 
+mod candidate;
 pub(crate) mod decide;
+mod exhausted;
 mod gather;
+mod step;
+
+pub use exhausted::{Exhausted, Reason};
 
 use std::time::Duration;
 
 use fastrand::Rng;
-use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
+use self::candidate::{Candidate, sticky_endpoint, strategy_of};
 use self::decide::{Ruling, Scene, decide};
+use self::exhausted::reason_of;
 use crate::explain::{Choice, Chosen, Considered, Decision, Gate, Pick};
 use crate::filter::{self, Excluded, NoRoute, NoRouteCode};
 use crate::health::{BlockReason, Context, Health, Slot, prompt_class};
 use crate::id::mix;
-use crate::outcome::{NextStep, Outcome};
-use crate::preferences::{Partition, SortBy};
+use crate::outcome::Outcome;
 use crate::strategy::Strategy;
-use crate::{
-    AttemptEnd, CredentialIndex, Endpoint, EndpointIndex, Intent, Mode, ModelIndex, ProviderIndex, Snapshot, Tier, TierChoice, Timestamp,
-};
+use crate::{CredentialIndex, EndpointIndex, Intent, ModelIndex, ProviderIndex, Snapshot, Timestamp};
 
 /// The state of one request's routing. Use it with the snapshot and health it was made with, even when newer ones exist.
 #[derive(Debug)]
@@ -72,88 +75,6 @@ pub enum Next {
     Attempt(AttemptPlan),
     /// Give up.
     Exhausted(Exhausted),
-}
-
-/// Why there is no further attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Exhausted {
-    /// The reason.
-    pub reason: Reason,
-    /// Attempts that were made.
-    pub attempts: u8,
-    /// Why accounts are blocked, where that is the reason.
-    pub blocked_by: Option<BlockReason>,
-}
-
-/// Why there is no further attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Reason {
-    /// Every candidate was tried or is ejected.
-    Candidates,
-    /// The model's retry budget is used up.
-    Budget,
-    /// The caller's deadline has come, or comes too soon for any candidate.
-    Deadline,
-    /// The most attempts a request may make were made.
-    Attempts,
-    /// Others remain, but the caller wants no other.
-    FallbacksDisallowed,
-    /// Every account that could be used is blocked.
-    Blocked {
-        /// When the first comes back.
-        until: Timestamp,
-    },
-    /// Every endpoint is at its configured concurrency.
-    Full,
-    /// The last attempt ended the request: it succeeded, was relayed in part, was cancelled, or was the caller's fault.
-    Ended,
-}
-
-impl Reason {
-    /// Closed label for logs, metrics and headers.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Reason::Candidates => "candidates",
-            Reason::Budget => "budget",
-            Reason::Deadline => "deadline",
-            Reason::Attempts => "attempts",
-            Reason::FallbacksDisallowed => "fallbacks_disallowed",
-            Reason::Blocked { .. } => "blocked",
-            Reason::Full => "full",
-            Reason::Ended => "ended",
-        }
-    }
-}
-
-/// An endpoint that can serve the request.
-#[derive(Clone, Copy, Debug)]
-struct Candidate {
-    endpoint: EndpointIndex,
-    /// Position of its model in the intent.
-    model: u8,
-    rank: Rank,
-    price: f64,
-    state: CandidateState,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum CandidateState {
-    Untried,
-    Tried,
-    /// Its model cannot serve the request, or must leave the remaining attempts to the next model.
-    ModelClosed,
-    /// Another endpoint was the first choice, and the caller wants no other.
-    NotAllowed,
-}
-
-/// What goes before what, besides the strategy.
-#[derive(Clone, Copy, Debug)]
-struct Rank {
-    model: u8,
-    /// Position in `order`; present only if the caller gave one.
-    listed: Option<u16>,
-    tier: u8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -448,75 +369,6 @@ impl Plan {
         }
     }
 
-    /// Moves on after an attempt.
-    fn step(&mut self, snapshot: &Snapshot, attempt: &AttemptPlan, end: AttemptEnd) {
-        let Some(at) = self.candidates.iter().position(|one| one.endpoint == attempt.endpoint) else {
-            return;
-        };
-        let model = self.candidates[at].model;
-        match end.next_step() {
-            NextStep::Stop => self.over = true,
-            NextStep::Elsewhere => {
-                self.candidates[at].state = CandidateState::Tried;
-                self.used_providers.push(snapshot.endpoint(attempt.endpoint).provider());
-            }
-            NextStep::OtherCredential => {
-                self.tried_credentials.push((attempt.endpoint, attempt.credential));
-                self.used_providers.push(snapshot.endpoint(attempt.endpoint).provider());
-                // The last attempt is better spent elsewhere, if there is an elsewhere.
-                if self.attempts + 1 < self.max_attempts || self.candidates.len() == 1 {
-                    self.same_endpoint = Some(attempt.endpoint);
-                }
-            }
-            NextStep::OtherModel => {
-                self.close_model(model);
-                self.over = self.candidates.iter().all(|one| one.state != CandidateState::Untried);
-            }
-        }
-        if self.fallbacks == Fallbacks::None {
-            self.disallow_others(attempt.endpoint, model);
-        }
-        self.leave_attempts_for_later_models(model);
-    }
-
-    fn close_model(&mut self, model: u8) {
-        for candidate in self.candidates.iter_mut().filter(|one| one.model == model) {
-            candidate.state = CandidateState::ModelClosed;
-        }
-    }
-
-    /// Without fallbacks the first choice is the only one: of its model, or of all if all were sorted together.
-    fn disallow_others(&mut self, chosen: EndpointIndex, model: u8) {
-        let together = is_unpartitioned(&self.intent);
-        for candidate in &mut self.candidates {
-            if candidate.endpoint == chosen {
-                if candidate.state == CandidateState::Tried {
-                    candidate.state = CandidateState::NotAllowed;
-                }
-            } else if (together || candidate.model == model) && candidate.state == CandidateState::Untried {
-                candidate.state = CandidateState::NotAllowed;
-            }
-        }
-    }
-
-    /// Every model of the caller's list gets its chance: the last attempts belong to the models not tried yet.
-    fn leave_attempts_for_later_models(&mut self, model: u8) {
-        if self.intent.models.len() < 2 || is_unpartitioned(&self.intent) {
-            return;
-        }
-        let later = (model + 1..=u8::MAX)
-            .take(self.intent.models.len())
-            .filter(|later| {
-                let mut candidates = self.candidates.iter();
-                candidates.any(|one| one.model == *later && one.state == CandidateState::Untried)
-            })
-            .count();
-        if later > 0 && usize::from(self.max_attempts.saturating_sub(self.attempts)) <= later {
-            self.close_model(model);
-            self.same_endpoint = None;
-        }
-    }
-
     fn jitter(&self, number: u8) -> f64 {
         let mut rng = Rng::with_seed(mix(self.intent.seed ^ JITTER_SALT ^ u64::from(number)));
         rng.f64() * 2.0 - 1.0
@@ -528,118 +380,10 @@ impl Plan {
     }
 }
 
-impl Candidate {
-    fn new(snapshot: &Snapshot, intent: &Intent, model: usize, index: EndpointIndex) -> Candidate {
-        let endpoint = snapshot.endpoint(index);
-        let model = u8::try_from(model).unwrap_or(u8::MAX);
-        // A request of unknown size still prefers the cheaper endpoint.
-        let prompt = intent.needs.prompt_tokens.max(1);
-        let output = intent.needs.expected_output.max(1);
-        Candidate {
-            endpoint: index,
-            model,
-            rank: Rank::new(snapshot, intent, endpoint, model),
-            price: endpoint.price.expected(prompt, output),
-            state: CandidateState::Untried,
-        }
-    }
-
-    fn gate(&self) -> Gate {
-        match self.state {
-            CandidateState::Untried => Gate::Open,
-            CandidateState::Tried => Gate::Tried,
-            CandidateState::ModelClosed => Gate::ModelClosed,
-            CandidateState::NotAllowed => Gate::NoFallback,
-        }
-    }
-}
-
-impl Rank {
-    fn new(snapshot: &Snapshot, intent: &Intent, endpoint: &Endpoint, model: u8) -> Rank {
-        let order = &intent.preferences.order;
-        let provider = snapshot.provider(endpoint.provider());
-        let listed = (!order.is_empty()).then(|| {
-            let at = order.iter().position(|slug| endpoint.matches(slug, provider));
-            at.and_then(|at| u16::try_from(at).ok()).unwrap_or(u16::MAX)
-        });
-        let tier = match (intent.eligible_tiers, endpoint.tier) {
-            (TierChoice::Priority, Tier::Default | Tier::Flex) => 1,
-            (TierChoice::Priority, Tier::Priority)
-            | (TierChoice::Default | TierChoice::Flex | TierChoice::Nitro | TierChoice::Floor, _) => 0,
-        };
-        Rank { model: if is_unpartitioned(intent) { 0 } else { model }, listed, tier }
-    }
-
-    /// One number, lower first. What was pushed to the end comes after the other models, but an explicit order holds.
-    fn value(self, pushed_to_the_end: bool) -> u32 {
-        let model = u32::from(self.model) << 20;
-        let tier = u32::from(self.tier) << 1;
-        let end = u32::from(pushed_to_the_end);
-        match self.listed {
-            Some(listed) => model | u32::from(listed) << 2 | tier | end,
-            None => end << 28 | model | tier,
-        }
-    }
-}
-
-fn is_unpartitioned(intent: &Intent) -> bool {
-    intent.preferences.sort.is_some_and(|sort| sort.partition == Partition::None)
-}
-
-/// An explicit sort, else the slug's, else the tier's, else the mode.
-fn strategy_of(intent: &Intent) -> Strategy {
-    let by_tier = match intent.eligible_tiers {
-        TierChoice::Priority => Some(SortBy::Throughput),
-        TierChoice::Flex => Some(SortBy::Price),
-        TierChoice::Default | TierChoice::Nitro | TierChoice::Floor => None,
-    };
-    let sort = intent.preferences.sort.and_then(|sort| sort.by).or(intent.variant_sort).or(by_tier);
-    match sort {
-        Some(by) => Strategy::of_sort(by),
-        // Without a conversation there is nothing to stick to.
-        None if intent.mode == Mode::Sticky && intent.affinity.is_none() => Strategy { mode: Mode::Balanced, strict: false },
-        None => Strategy { mode: intent.mode, strict: false },
-    }
-}
-
-/// The conversation's endpoint, where going back to it is worth something: an order switches it off, and so does a provider
-/// that charges a cached prompt in full.
-fn sticky_endpoint(snapshot: &Snapshot, intent: &Intent, strategy: Strategy) -> Option<EndpointIndex> {
-    let endpoint = intent.affinity?.endpoint?;
-    if !intent.preferences.order.is_empty() || strategy.mode == Mode::Order {
-        return None;
-    }
-    let pays = snapshot.endpoints().get(endpoint.get())?.price.rewards_stickiness();
-    (pays || strategy.mode == Mode::Sticky).then_some(endpoint)
-}
-
 fn credential_id(snapshot: &Snapshot, attempt: &AttemptPlan) -> u64 {
     let provider = snapshot.provider(snapshot.endpoint(attempt.endpoint).provider());
     let mut credentials = provider.credentials();
     credentials.find(|(index, _)| *index == attempt.credential).map_or(0, |(_, credential)| credential.id())
-}
-
-/// Why none of these can be used, in the words that help most.
-fn reason_of(considered: &[Considered]) -> (Reason, Option<BlockReason>) {
-    let any = |gate: Gate| considered.iter().any(|one| one.gate == gate);
-    let soonest = considered
-        .iter()
-        .filter_map(|one| match one.gate {
-            Gate::Blocked { until, reason } => Some((until, reason)),
-            _ => None,
-        })
-        .min();
-    if any(Gate::NoFallback) {
-        (Reason::FallbacksDisallowed, None)
-    } else if let Some((until, reason)) = soonest {
-        (Reason::Blocked { until }, Some(reason))
-    } else if any(Gate::Full) {
-        (Reason::Full, None)
-    } else if any(Gate::Late) {
-        (Reason::Deadline, None)
-    } else {
-        (Reason::Candidates, None)
-    }
 }
 
 /// Separates the draws for accounts from those for endpoints.

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::{Candidate, Plan};
+use super::Plan;
+use super::candidate::Candidate;
 use crate::explain::{Considered, Gate};
 use crate::health::{BlockReason, EndpointCell, Health, Percentiles, State};
 use crate::preferences::Cutoffs;

@@ -5,8 +5,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::preferences::SortBy;
 use crate::testing::{MODEL, World, answer, endpoint, outcome, spec};
-use crate::{Affinity, CredentialSpec, EndpointSpec, Preferences, Price, RateHint, Settings};
+use crate::{Affinity, AttemptEnd, CredentialSpec, EndpointSpec, Mode, Preferences, Price, RateHint, Settings, Tier, TierChoice};
 
 const FAILS: AttemptEnd = AttemptEnd::Server(500);
 
