@@ -222,3 +222,60 @@ fn parse_effort(param: &str, name: &str) -> Result<Thinking, RequestError> {
         None => Err(RequestError::invalid(param, "expected max, xhigh, high, medium, low, minimal or none")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::ReadLimits;
+
+    fn call(members: &str) -> ChatCall {
+        let body = format!(r#"{{"messages":[{{"role":"user","content":"x"}}]{members}}}"#);
+        ChatCall::read(body.into(), &ReadLimits::default()).unwrap()
+    }
+
+    #[test]
+    fn the_spellings_of_reasoning_fold_together() {
+        for (members, thinking) in [
+            ("", Thinking::Unset),
+            (r#","reasoning":{}"#, Thinking::Unset),
+            (r#","reasoning":{"enabled":true}"#, Thinking::Effort(Effort::Medium)),
+            (r#","reasoning":{"enabled":false,"effort":"high"}"#, Thinking::Off),
+            (r#","reasoning":{"effort":"none"}"#, Thinking::Off),
+            (r#","reasoning":{"max_tokens":2000}"#, Thinking::Budget(2000)),
+            (r#","reasoning_effort":"xhigh""#, Thinking::Effort(Effort::Xhigh)),
+            (r#","reasoning":{"effort":"low"},"reasoning_effort":"high""#, Thinking::Effort(Effort::Low)),
+        ] {
+            assert_eq!(Request::parse(&call(members)).unwrap().thinking().unwrap(), thinking, "{members}");
+        }
+    }
+
+    #[test]
+    fn reasoning_is_hidden_by_either_word() {
+        for (members, hidden) in [
+            ("", false),
+            (r#","reasoning":{"exclude":true}"#, true),
+            (r#","include_reasoning":false"#, true),
+            (r#","include_reasoning":false,"reasoning":{"exclude":false}"#, false),
+        ] {
+            assert_eq!(Request::parse(&call(members)).unwrap().hides_reasoning(), hidden, "{members}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_type_is_placed_but_not_quoted() {
+        let body = r#"{"messages":[{"role":"user","content":{"secret":1}}]}"#;
+        if let Ok(call) = ChatCall::read(body.into(), &ReadLimits::default()) {
+            let error = Request::parse(&call).unwrap_err();
+            assert_eq!(error.status, 400);
+            assert!(!error.message.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_lone_system_message_becomes_the_turn() {
+        let body = r#"{"messages":[{"role":"system","content":"a"},{"role":"developer","content":"b"}]}"#;
+        let call = ChatCall::read(body.into(), &ReadLimits::default()).unwrap();
+        let request = Request::parse(&call).unwrap();
+        assert_eq!((request.system().count(), request.turns().count()), (0, 2));
+    }
+}

@@ -277,3 +277,51 @@ impl<'a> DataUrl<'a> {
         Ok(DataUrl { media_type, data })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arguments(json: &str) -> String {
+        let source = format!(r#"{{"name":"f","arguments":{json}}}"#);
+        let function: Function<'_> = serde_json::from_str(&source).unwrap();
+        function.arguments_object().into_owned()
+    }
+
+    #[test]
+    fn arguments_are_always_an_object() {
+        for (given, object) in [
+            (r#""{\"b\": 1, \"a\": 2}""#, r#"{"b": 1, "a": 2}"#),
+            (r#"" {} ""#, "{}"),
+            (r#""""#, "{}"),
+            ("null", "{}"),
+            (r#"{"a":1}"#, r#"{"a":1}"#),
+            (r#""{\"a\":""#, r#"{"arguments":"{\"a\":"}"#),
+            (r#""[1]""#, r#"{"arguments":"[1]"}"#),
+            ("7", r#"{"arguments":7}"#),
+        ] {
+            assert_eq!(arguments(given), object, "{given}");
+            assert!(serde_json::from_str::<serde_json::Value>(&arguments(given)).unwrap().is_object());
+        }
+    }
+
+    #[test]
+    fn data_urls_are_split_and_checked() {
+        let parsed = DataUrl::parse("data:image/png;charset=x;base64,aGk=");
+        assert_eq!(parsed, Some(Ok(DataUrl { media_type: "image/png", data: "aGk=" })));
+        assert_eq!(DataUrl::parse("data:;base64,aGk=").map(|url| url.map(|url| url.media_type)), Some(Ok("")));
+        assert_eq!(DataUrl::parse("https://example.org"), None);
+        for broken in ["data:image/png;base64", "data:image/png,abc", "data:image/png;base64,", "data:;base64,a\"b"] {
+            assert!(DataUrl::parse(broken).unwrap().is_err(), "{broken}");
+        }
+    }
+
+    #[test]
+    fn foreign_reasoning_is_not_echoed() {
+        let detail = |json: &'static str| serde_json::from_str::<ReasoningDetail<'_>>(json).unwrap();
+        assert!(detail(r#"{"format":"a"}"#).is_of("a"));
+        assert!(!detail(r#"{"format":"b"}"#).is_of("a"));
+        assert!(detail(r#"{"format":"unknown"}"#).is_of("a"));
+        assert!(detail(r#"{"format":null}"#).is_of("a"));
+    }
+}

@@ -1,17 +1,22 @@
 //! Anthropic's Messages API, spoken to on behalf of callers of the OpenAI chat dialect.
 //!
-//! Structured output takes one of three roads, chosen in [`request`]: the API's own `output_config.format` where the endpoint
+//! Structured output takes one of three roads, chosen in [`structured`]: the API's own `output_config.format` where the endpoint
 //! declares `structured_outputs`; a single forced tool under a reserved name, whose arguments the readers here turn back
 //! into text, so that they need not know the request; and an instruction where a forced tool is not allowed. Interleaved
 //! thinking is not asked for, because the caller's dialect cannot say where between texts and calls a thought stood; models
 //! that interleave by themselves get their thoughts back at the start of the message.
 
 mod content;
+mod media;
 mod model;
 mod request;
 mod response;
+mod sampling;
 mod stream;
+mod structured;
+mod system;
 mod thinking;
+mod tools;
 mod usage;
 
 pub(crate) use request::encode;

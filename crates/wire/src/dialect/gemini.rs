@@ -5,6 +5,9 @@
 //! carry the id of the call they belong to, or none for text, and come back the same way.
 
 mod content;
+mod grounding;
+mod logprobs;
+mod media;
 mod model;
 mod request;
 mod response;

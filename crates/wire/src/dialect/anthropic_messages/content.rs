@@ -1,12 +1,8 @@
 //! Writes the conversation: the caller's messages as system blocks and strictly alternating turns.
 
-use base64::Engine as _;
-
-use super::REASONING_FORMAT;
+use super::{REASONING_FORMAT, media};
 use crate::{
-    canonical::{
-        CacheControl, CacheLifetime, Content, DataUrl, File, Json, JsonStr, Message, Part, ReasoningDetail, Request, Role, ToolCall,
-    },
+    canonical::{CacheControl, CacheLifetime, Content, Json, JsonStr, Message, Part, ReasoningDetail, Request, Role, ToolCall},
     error::{ErrorType, RequestError},
 };
 
@@ -27,51 +23,8 @@ enum Speaker {
     Assistant,
 }
 
-/// Writes the system blocks into an open array.
-pub(super) fn write_system(request: &Request<'_>, json: &mut Json<'_>) -> Result<(), RequestError> {
-    for (index, message) in request.system() {
-        let mut name = message.name;
-        let texts = texts_of(message, index)?;
-        let last = texts.len().saturating_sub(1);
-        for (at, (text, own)) in texts.into_iter().enumerate() {
-            json.open_object();
-            write_text(json, name.take(), text);
-            write_cache(json, own.or(message.cache_control.as_ref().filter(|_| at == last)))?;
-            json.close_object();
-        }
-    }
-    Ok(())
-}
-
-/// Whether any system text would be written.
-pub(super) fn has_system(request: &Request<'_>) -> bool {
-    request.system().any(|(_, message)| match &message.content {
-        Some(Content::Text(text)) => !text.is_blank(),
-        Some(Content::Parts(parts)) => !parts.is_empty(),
-        None => false,
-    })
-}
-
-type CachedText<'m, 'a> = (JsonStr<'a>, Option<&'m CacheControl<'a>>);
-
-fn texts_of<'m, 'a>(message: &'m Message<'a>, index: usize) -> Result<Vec<CachedText<'m, 'a>>, RequestError> {
-    match &message.content {
-        None => Ok(Vec::new()),
-        Some(Content::Text(text)) => Ok(if text.is_blank() { Vec::new() } else { vec![(*text, None)] }),
-        Some(Content::Parts(parts)) => {
-            let mut texts = Vec::with_capacity(parts.len());
-            for (at, part) in parts.iter().enumerate() {
-                let text = part.text.ok_or_else(|| {
-                    RequestError::invalid(format!("messages[{index}].content[{at}].type"), "system messages hold text only")
-                })?;
-                if !text.is_blank() {
-                    texts.push((text, part.cache_control.as_ref()));
-                }
-            }
-            Ok(texts)
-        }
-    }
-}
+/// A text with its own cache marker.
+pub(super) type CachedText<'m, 'a> = (JsonStr<'a>, Option<&'m CacheControl<'a>>);
 
 impl<'j, 'b> Conversation<'j, 'b> {
     /// Writes into the open `messages` array behind `json`.
@@ -249,9 +202,12 @@ impl<'j, 'b> Conversation<'j, 'b> {
         match (&*part.kind, part) {
             (_, Part { text: Some(text), .. }) => write_text(self.json, name, *text),
             ("image_url", Part { image_url: Some(image), .. }) => {
-                write_address(self.json, &image.url).map_err(|problem| bad_image(path("image_url.url"), problem))?;
+                media::write_image(self.json, &image.url).map_err(|problem| bad_image(path("image_url.url"), problem))?;
             }
-            ("file", Part { file: Some(file), .. }) => self.file(file).map_err(|problem| RequestError::invalid(path("file"), problem))?,
+            ("file", Part { file: Some(file), .. }) => {
+                self.uses_files |= file.file_id.is_some();
+                media::write_file(self.json, file).map_err(|problem| RequestError::invalid(path("file"), problem))?;
+            }
             ("input_audio", _) => {
                 return Err(RequestError::invalid(path("type"), "this model does not take audio input"));
             }
@@ -261,24 +217,6 @@ impl<'j, 'b> Conversation<'j, 'b> {
             _ => {
                 return Err(RequestError::invalid(path("type"), "unknown part type, or its member is missing"));
             }
-        }
-        Ok(())
-    }
-
-    fn file(&mut self, file: &File<'_>) -> Result<(), &'static str> {
-        if let Some(id) = file.file_id {
-            self.uses_files = true;
-            self.json.string_at("type", "document");
-            self.json.object_at("source");
-            self.json.string_at("type", "file");
-            self.json.literal_at("file_id", id);
-            self.json.close_object();
-        } else {
-            let data = file.file_data.as_deref().ok_or("file_data or file_id is required")?;
-            write_document(self.json, data)?;
-        }
-        if let Some(filename) = file.filename {
-            self.json.literal_at("title", filename);
         }
         Ok(())
     }
@@ -338,7 +276,8 @@ fn is_blank_text(part: &Part<'_>) -> bool {
     part.text.is_some_and(JsonStr::is_blank)
 }
 
-fn write_text(json: &mut Json<'_>, name: Option<JsonStr<'_>>, text: JsonStr<'_>) {
+/// Writes the members of a text block; a name goes before the text, since this API has no field for it.
+pub(super) fn write_text(json: &mut Json<'_>, name: Option<JsonStr<'_>>, text: JsonStr<'_>) {
     json.string_at("type", "text");
     json.key("text");
     match name {
@@ -370,72 +309,6 @@ fn write_id(json: &mut Json<'_>, key: &'static str, id: &str) {
     } else {
         json.string_at(key, &id.replace(|c| !accepted(c), "_"));
     }
-}
-
-/// An image, or a document that a client sent as one, as a block with its source.
-fn write_address(json: &mut Json<'_>, url: &str) -> Result<(), &'static str> {
-    let Some(data) = DataUrl::parse(url) else {
-        require_http(url)?;
-        write_url_source(json, "image", url);
-        return Ok(());
-    };
-    let data = data?;
-    match data.media_type {
-        "application/pdf" => write_base64_source(json, "document", data.media_type, data.data),
-        // A common misspelling that the API refuses.
-        "image/jpg" => write_base64_source(json, "image", "image/jpeg", data.data),
-        media_type => write_base64_source(json, "image", media_type, data.data),
-    }
-    Ok(())
-}
-
-fn write_document(json: &mut Json<'_>, address: &str) -> Result<(), &'static str> {
-    let Some(data) = DataUrl::parse(address) else {
-        require_http(address)?;
-        write_url_source(json, "document", address);
-        return Ok(());
-    };
-    let data = data?;
-    match data.media_type {
-        "application/pdf" => write_base64_source(json, "document", data.media_type, data.data),
-        image if image.starts_with("image/") => write_base64_source(json, "image", image, data.data),
-        text if text.starts_with("text/") || matches!(text, "application/json" | "application/xml") => {
-            let bytes = base64::engine::general_purpose::STANDARD.decode(data.data).map_err(|_| "the data URL does not hold base64")?;
-            let text = std::str::from_utf8(&bytes).map_err(|_| "a text document must be UTF-8")?;
-            json.string_at("type", "document");
-            json.object_at("source");
-            json.string_at("type", "text");
-            json.string_at("media_type", "text/plain");
-            json.string_at("data", text);
-            json.close_object();
-        }
-        _ => return Err("this model takes PDF, text and image files"),
-    }
-    Ok(())
-}
-
-fn require_http(url: &str) -> Result<(), &'static str> {
-    if url.starts_with("https://") || url.starts_with("http://") {
-        return Ok(());
-    }
-    Err("expected an http, https or data URL")
-}
-
-fn write_url_source(json: &mut Json<'_>, kind: &str, url: &str) {
-    json.string_at("type", kind);
-    json.object_at("source");
-    json.string_at("type", "url");
-    json.string_at("url", url);
-    json.close_object();
-}
-
-fn write_base64_source(json: &mut Json<'_>, kind: &str, media_type: &str, data: &str) {
-    json.string_at("type", kind);
-    json.object_at("source");
-    json.string_at("type", "base64");
-    json.string_at("media_type", media_type);
-    json.plain_at("data", data);
-    json.close_object();
 }
 
 fn bad_image(param: String, problem: &str) -> RequestError {

@@ -59,6 +59,11 @@ impl Generation {
         matches!(self.thinking(), ThinkingStyle::EffortOrBudget | ThinkingStyle::Effort)
     }
 
+    /// Whether it can think without showing what; earlier models and copies of the API always show it.
+    pub(super) fn can_omit_thoughts(self) -> bool {
+        self.0.is_some_and(|version| version >= (4, 0))
+    }
+
     /// Whether temperature, `top_p` and `top_k` are answered with 400.
     pub(super) fn refuses_sampling(self) -> bool {
         self.0.is_some_and(|version| version >= (4, 7))

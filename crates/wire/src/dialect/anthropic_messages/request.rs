@@ -5,14 +5,15 @@ use http::{HeaderName, HeaderValue};
 use smallvec::{SmallVec, smallvec};
 
 use super::{
-    ANSWER_TOOL,
     content::{self, Conversation},
     model::Generation,
+    structured::Output,
+    system,
     thinking::{Mode, Plan},
 };
 use crate::{
     call::ChatCall,
-    canonical::{Json, NamedSchema, OutputShape, Parameters, Request, Tool, ToolChoice},
+    canonical::{Json, Parameters, Request, Tool, ToolChoice},
     error::RequestError,
     provider::ReasoningStyle,
     reasoning::Effort,
@@ -21,9 +22,6 @@ use crate::{
 
 /// Version of the API unless the provider's fixed headers name one; the oldest that every host understands.
 const DEFAULT_VERSION: &str = "2023-06-01";
-
-/// From this version on the API answers sampling parameters with 400. Versions are dates, so they compare as text.
-const VERSION_WITHOUT_SAMPLING: &str = "2026-10-21";
 
 /// Needed to refer to files stored at the upstream.
 const FILES_BETA: HeaderValue = HeaderValue::from_static("files-api-2025-04-14");
@@ -53,34 +51,22 @@ pub(crate) fn encode(call: &ChatCall, target: &Target<'_>) -> Result<UpstreamReq
     })
 }
 
-fn fixed_version<'t>(target: &Target<'t>) -> Option<&'t str> {
+/// The API version that the provider's entry fixes.
+pub(super) fn fixed_version<'t>(target: &Target<'t>) -> Option<&'t str> {
     let mut headers = target.provider.extra_headers.iter();
     headers.find(|(name, _)| name.eq_ignore_ascii_case("anthropic-version")).map(|(_, version)| version.as_str())
 }
 
 /// One request on its way, with everything decided before the first byte is written.
-struct Encoder<'r, 'a> {
-    request: &'r Request<'a>,
-    target: &'r Target<'r>,
-    parameters: Parameters<'r>,
-    generation: Generation,
-    plan: Plan,
-    tools: &'r [Tool<'a>],
-    tool_choice: Option<ToolChoice<'a>>,
-    output: Output<'r, 'a>,
-}
-
-/// How the wanted shape of the answer is obtained.
-#[derive(Clone, Copy)]
-enum Output<'r, 'a> {
-    /// No shape was asked for.
-    Free,
-    /// The API's own constraint.
-    Native(&'r NamedSchema<'a>),
-    /// One forced tool; its schema, and what it is for.
-    Tool(Option<&'r NamedSchema<'a>>),
-    /// A sentence in the system prompt.
-    Instruction(Option<&'r NamedSchema<'a>>),
+pub(super) struct Encoder<'r, 'a> {
+    pub(super) request: &'r Request<'a>,
+    pub(super) target: &'r Target<'r>,
+    pub(super) parameters: Parameters<'r>,
+    pub(super) generation: Generation,
+    pub(super) plan: Plan,
+    pub(super) tools: &'r [Tool<'a>],
+    pub(super) tool_choice: Option<ToolChoice<'a>>,
+    pub(super) output: Output<'r, 'a>,
 }
 
 impl<'r, 'a> Encoder<'r, 'a> {
@@ -97,7 +83,7 @@ impl<'r, 'a> Encoder<'r, 'a> {
         if plan.dropped {
             parameters.drop("reasoning");
         }
-        let output = choose_output(request, &mut parameters, tools.is_empty() && !plan.thinks())?;
+        let output = Output::choose(request, &mut parameters, tools.is_empty() && !plan.thinks())?;
         Ok(Encoder { request, target, parameters, generation, plan, tools, tool_choice, output })
     }
 
@@ -130,19 +116,12 @@ impl<'r, 'a> Encoder<'r, 'a> {
     }
 
     fn write_system(&self, json: &mut Json<'_>) -> Result<(), RequestError> {
-        let instruction = match self.output {
-            Output::Instruction(None) => Some("Answer with one JSON object and nothing else: no prose, no code fence.".to_owned()),
-            Output::Instruction(Some(schema)) => Some(format!(
-                "Answer with JSON that is valid under this JSON Schema and nothing else: no prose, no code fence.\n{}",
-                schema.schema()
-            )),
-            Output::Free | Output::Native(_) | Output::Tool(_) => None,
-        };
-        if instruction.is_none() && !content::has_system(self.request) {
+        let instruction = self.output.instruction();
+        if instruction.is_none() && !system::is_given(self.request) {
             return Ok(());
         }
         json.array_at("system");
-        content::write_system(self.request, json)?;
+        system::write(self.request, json)?;
         if let Some(instruction) = instruction {
             json.open_object();
             json.string_at("type", "text");
@@ -151,83 +130,6 @@ impl<'r, 'a> Encoder<'r, 'a> {
         }
         json.close_array();
         Ok(())
-    }
-
-    fn write_tools(&mut self, json: &mut Json<'_>) -> Result<(), RequestError> {
-        let search = self.parameters.take("web_search_options", self.request.web_search_options).is_some();
-        let answer = match self.output {
-            Output::Tool(schema) => Some(schema),
-            Output::Free | Output::Native(_) | Output::Instruction(_) => None,
-        };
-        if self.tools.is_empty() && !search && answer.is_none() {
-            return Ok(());
-        }
-        json.array_at("tools");
-        for (index, tool) in self.tools.iter().enumerate() {
-            let function = tool.function(index)?;
-            json.open_object();
-            json.literal_at("name", function.name);
-            if let Some(description) = function.description {
-                json.literal_at("description", description);
-            }
-            json.key("input_schema");
-            write_object_schema(json, function.parameters.map(serde_json::value::RawValue::get));
-            if function.strict == Some(true) && self.parameters.supports("structured_outputs") {
-                json.key("strict");
-                json.boolean(true);
-            }
-            content::write_cache(json, tool.cache_control.as_ref())?;
-            json.close_object();
-        }
-        if search {
-            json.open_object();
-            json.string_at("type", "web_search_20250305");
-            json.string_at("name", "web_search");
-            json.close_object();
-        }
-        if let Some(schema) = answer {
-            json.open_object();
-            json.string_at("name", ANSWER_TOOL);
-            json.key("description");
-            match schema.and_then(|schema| schema.description) {
-                Some(description) => json.literal(description),
-                None => json.string("Gives the whole answer to the user as structured data."),
-            }
-            json.key("input_schema");
-            write_object_schema(json, schema.map(NamedSchema::schema));
-            json.close_object();
-        }
-        json.close_array();
-        Ok(())
-    }
-
-    fn write_tool_choice(&mut self, json: &mut Json<'_>) {
-        if let Output::Tool(_) = self.output {
-            json.object_at("tool_choice");
-            json.string_at("type", "tool");
-            json.string_at("name", ANSWER_TOOL);
-            json.close_object();
-            return;
-        }
-        let parallel = self.request.parallel_tool_calls.filter(|_| !self.tools.is_empty());
-        let serial = self.parameters.take("parallel_tool_calls", parallel) == Some(false);
-        let kind = match (&self.tool_choice, serial) {
-            (None, false) => return,
-            (None | Some(ToolChoice::Auto), _) => "auto",
-            (Some(ToolChoice::None), _) => "none",
-            (Some(ToolChoice::Required), _) => "any",
-            (Some(ToolChoice::Function(_)), _) => "tool",
-        };
-        json.object_at("tool_choice");
-        json.string_at("type", kind);
-        if let Some(ToolChoice::Function(name)) = self.tool_choice {
-            json.literal_at("name", name);
-        }
-        if serial && kind != "none" {
-            json.key("disable_parallel_tool_use");
-            json.boolean(true);
-        }
-        json.close_object();
     }
 
     fn write_thinking(&self, json: &mut Json<'_>) {
@@ -244,6 +146,9 @@ impl<'r, 'a> Encoder<'r, 'a> {
                 json.string_at("type", "enabled");
                 json.key("budget_tokens");
                 json.integer(budget);
+                if hidden && self.generation.can_omit_thoughts() {
+                    json.string_at("display", "omitted");
+                }
                 json.close_object();
             }
             Mode::Adaptive => {
@@ -288,44 +193,6 @@ impl<'r, 'a> Encoder<'r, 'a> {
         json.close_object();
     }
 
-    fn write_sampling(&mut self, json: &mut Json<'_>) -> Result<(), RequestError> {
-        let request = self.request;
-        let refused =
-            self.generation.refuses_sampling() || fixed_version(self.target).is_some_and(|version| version >= VERSION_WITHOUT_SAMPLING);
-        // With thinking, the API takes neither of these.
-        let fixed = refused || self.plan.thinks();
-        let temperature = self.parameters.take_unless(fixed, "temperature", request.temperature);
-        let top_k = self.parameters.take_unless(fixed, "top_k", request.top_k);
-        let crowded = temperature.is_some() && self.generation.wants_one_sampler();
-        let narrow = self.plan.thinks() && request.top_p.is_some_and(|top_p| top_p < LEAST_TOP_P_WHEN_THINKING);
-        let top_p = self.parameters.take_unless(refused || crowded || narrow, "top_p", request.top_p);
-        if let Some(temperature) = temperature {
-            json.key("temperature");
-            json.float(temperature.clamp(0.0, 1.0));
-        }
-        if let Some(top_p) = top_p {
-            json.key("top_p");
-            json.float(top_p);
-        }
-        if let Some(top_k) = top_k {
-            json.key("top_k");
-            json.integer(top_k);
-        }
-
-        let mut stop = request.stop()?;
-        if stop.iter().any(|sequence| sequence.is_blank()) {
-            // The API refuses sequences of white space only.
-            self.parameters.drop("stop");
-            stop.retain(|sequence| !sequence.is_blank());
-        }
-        if let Some(stop) = self.parameters.take("stop", (!stop.is_empty()).then_some(stop)) {
-            json.array_at("stop_sequences");
-            stop.into_iter().for_each(|sequence| json.literal(sequence));
-            json.close_array();
-        }
-        Ok(())
-    }
-
     fn write_account(&mut self, json: &mut Json<'_>) {
         if let Some(user) = self.target.user {
             json.object_at("metadata");
@@ -355,67 +222,5 @@ impl<'r, 'a> Encoder<'r, 'a> {
         parameters.drop_given("n", &request.n.filter(|&n| n > 1));
         let media = request.modalities.iter().flatten().find(|modality| &***modality != "text");
         parameters.drop_given("modalities", &media);
-    }
-}
-
-/// While thinking, a smaller nucleus is refused.
-const LEAST_TOP_P_WHEN_THINKING: f64 = 0.95;
-
-/// `can_force` is true where a forced tool would neither hide the caller's own tools nor meet thinking, which excludes it.
-fn choose_output<'r, 'a>(
-    request: &'r Request<'a>,
-    parameters: &mut Parameters<'_>,
-    can_force: bool,
-) -> Result<Output<'r, 'a>, RequestError> {
-    let Some(format) = &request.response_format else {
-        return Ok(Output::Free);
-    };
-    let native = parameters.supports("structured_outputs");
-    let fallback = |schema| {
-        if can_force { Output::Tool(schema) } else { Output::Instruction(schema) }
-    };
-    let shape = format.shape()?;
-    if matches!(shape, OutputShape::Text) {
-        return Ok(Output::Free);
-    }
-    if !native && !parameters.supports("response_format") {
-        parameters.drop("response_format");
-        return Ok(Output::Free);
-    }
-    Ok(match shape {
-        // The API's constraint demands closed objects throughout, which only strict schemas promise.
-        OutputShape::Schema(schema) if native && (schema.strict == Some(true) || !can_force) => Output::Native(schema),
-        OutputShape::Schema(schema) => fallback(Some(schema)),
-        OutputShape::Object => fallback(None),
-        OutputShape::Text | OutputShape::Other => {
-            parameters.drop("response_format");
-            Output::Free
-        }
-    })
-}
-
-/// The API insists on `"type": "object"` at the top of a tool's schema, which callers often leave out.
-fn write_object_schema(json: &mut Json<'_>, schema: Option<&str>) {
-    #[derive(serde::Deserialize)]
-    struct Probe {
-        #[serde(rename = "type")]
-        kind: Option<serde::de::IgnoredAny>,
-    }
-
-    const ANY_OBJECT: &str = "{\"type\":\"object\",\"properties\":{}}";
-    let Some(schema) = schema.filter(|schema| schema.starts_with('{')) else {
-        return json.raw(ANY_OBJECT);
-    };
-    match serde_json::from_str::<Probe>(schema) {
-        Ok(Probe { kind: None }) => {
-            let members = schema[1..].trim_start();
-            if members.starts_with('}') {
-                return json.raw(ANY_OBJECT);
-            }
-            json.open_object();
-            json.string_at("type", "object");
-            json.raw(members);
-        }
-        Ok(Probe { kind: Some(_) }) | Err(_) => json.raw(schema),
     }
 }

@@ -2,10 +2,10 @@
 
 use smallvec::SmallVec;
 
-use super::{OWN_CALL_ID, REASONING_FORMAT};
+use super::{OWN_CALL_ID, REASONING_FORMAT, media};
 use crate::{
-    canonical::{Content, DataUrl, File, Json, JsonStr, Message, Part, Request, Role, ToolCall},
-    error::{ErrorType, RequestError},
+    canonical::{Content, Json, JsonStr, Message, Request, Role, ToolCall},
+    error::RequestError,
 };
 
 /// Google's own word for "this call was not made by a model of yours": newer models refuse calls without a signature.
@@ -50,6 +50,8 @@ pub(super) struct Conversation<'j, 'b, 'r, 'a> {
     results: SmallVec<[(usize, usize, &'r Message<'a>); 4]>,
     /// Calls that no model of this API made are marked so.
     marks_foreign_calls: bool,
+    /// Where the turn in progress begins; signatures are not asked for before it.
+    current_turn: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -63,11 +65,13 @@ enum Speaker {
 impl<'j, 'b, 'r, 'a> Conversation<'j, 'b, 'r, 'a> {
     /// Writes into the open `contents` array behind `json`.
     pub(super) fn new(json: &'j mut Json<'b>, marks_foreign_calls: bool) -> Conversation<'j, 'b, 'r, 'a> {
-        Conversation { json, speaker: None, calls: &[], results: SmallVec::new(), marks_foreign_calls }
+        Conversation { json, speaker: None, calls: &[], results: SmallVec::new(), marks_foreign_calls, current_turn: 0 }
     }
 
     /// Writes every turn and closes the last.
     pub(super) fn write(&mut self, request: &'r Request<'a>) -> Result<(), RequestError> {
+        let is_user = |message: &Message<'_>| message.role == Role::User;
+        self.current_turn = request.messages.iter().rposition(is_user).unwrap_or(0);
         for (index, message) in request.turns() {
             if message.role == Role::Tool {
                 self.hold_result(index, message)?;
@@ -101,7 +105,7 @@ impl<'j, 'b, 'r, 'a> Conversation<'j, 'b, 'r, 'a> {
                     self.turn_to(Speaker::User);
                     match part.text {
                         Some(text) => write_text(self.json, name.take(), text),
-                        None => write_media_part(self.json, part, &format!("messages[{index}].content[{at}]"))?,
+                        None => media::write_part(self.json, part, &format!("messages[{index}].content[{at}]"))?,
                     }
                 }
             }
@@ -134,7 +138,9 @@ impl<'j, 'b, 'r, 'a> Conversation<'j, 'b, 'r, 'a> {
             match own().find(|detail| detail.id.as_deref() == Some(id)).and_then(|detail| detail.data) {
                 Some(signature) => self.json.literal_at("thoughtSignature", signature),
                 // Only the first of parallel calls is ever signed.
-                None if at == 0 && self.marks_foreign_calls => self.json.string_at("thoughtSignature", FOREIGN_CALL),
+                None if at == 0 && self.marks_foreign_calls && index >= self.current_turn => {
+                    self.json.string_at("thoughtSignature", FOREIGN_CALL)
+                }
                 None => {}
             }
             self.json.close_object();
@@ -248,7 +254,7 @@ fn write_result(json: &mut Json<'_>, index: usize, message: &Message<'_>) -> Res
             }
             json.array_at("parts");
             for (at, part) in parts.iter().enumerate().filter(|(_, part)| part.text.is_none()) {
-                write_media_part(json, part, &format!("messages[{index}].content[{at}]"))?;
+                media::write_part(json, part, &format!("messages[{index}].content[{at}]"))?;
             }
             json.close_array();
             Ok(())
@@ -293,91 +299,4 @@ fn write_text_member(json: &mut Json<'_>, name: Option<JsonStr<'_>>, text: JsonS
         None => json.literal(text),
         Some(name) => json.prefixed(name, ": ", text),
     }
-}
-
-fn write_media_part(json: &mut Json<'_>, part: &Part<'_>, path: &str) -> Result<(), RequestError> {
-    let invalid = |field: &str, problem: &str| RequestError::invalid(format!("{path}.{field}"), problem);
-    json.open_object();
-    match (&*part.kind, part) {
-        ("image_url", Part { image_url: Some(image), .. }) => {
-            write_address(json, &image.url, "image/jpeg")
-                .map_err(|problem| RequestError { error_type: ErrorType::InvalidImage, ..invalid("image_url.url", problem) })?;
-        }
-        ("video_url", Part { video_url: Some(video), .. }) => {
-            write_address(json, &video.url, "video/mp4").map_err(|problem| invalid("video_url.url", problem))?;
-        }
-        ("input_audio", Part { input_audio: Some(audio), .. }) => {
-            json.object_at("inlineData");
-            json.string_at("mimeType", &format!("audio/{}", &*audio.format));
-            json.literal_at("data", audio.data);
-            json.close_object();
-        }
-        ("file", Part { file: Some(file), .. }) => {
-            write_file(json, file).map_err(|problem| invalid("file", problem))?;
-        }
-        _ => return Err(invalid("type", "unknown part type, or its member is missing")),
-    }
-    json.close_object();
-    Ok(())
-}
-
-fn write_file(json: &mut Json<'_>, file: &File<'_>) -> Result<(), &'static str> {
-    if let Some(id) = file.file_id {
-        json.object_at("fileData");
-        json.literal_at("fileUri", id);
-        json.close_object();
-        return Ok(());
-    }
-    let address = file.file_data.as_deref().ok_or("file_data or file_id is required")?;
-    write_address(json, address, "application/pdf")
-}
-
-/// Writes `inlineData` or `fileData`; `usual` is the media type when neither the URL nor its ending names one.
-fn write_address(json: &mut Json<'_>, url: &str, usual: &'static str) -> Result<(), &'static str> {
-    if let Some(data) = DataUrl::parse(url) {
-        let data = data?;
-        json.object_at("inlineData");
-        json.string_at("mimeType", if data.media_type.is_empty() { usual } else { data.media_type });
-        json.plain_at("data", data.data);
-        json.close_object();
-        return Ok(());
-    }
-    if !["https://", "http://", "gs://"].iter().any(|scheme| url.starts_with(scheme)) {
-        return Err("expected an http, https, gs or data URL");
-    }
-    json.object_at("fileData");
-    if !knows_its_type(url) {
-        json.string_at("mimeType", media_type_of(url).unwrap_or(usual));
-    }
-    json.string_at("fileUri", url);
-    json.close_object();
-    Ok(())
-}
-
-/// Uploads and videos of Google's own services, whose type it looks up itself.
-fn knows_its_type(url: &str) -> bool {
-    ["https://generativelanguage.googleapis.com/", "https://www.youtube.com/", "https://youtube.com/", "https://youtu.be/"]
-        .iter()
-        .any(|start| url.starts_with(start))
-}
-
-fn media_type_of(url: &str) -> Option<&'static str> {
-    let path = url.split(['?', '#']).next()?;
-    let (_, ending) = path.rsplit_once('.')?;
-    let media_type = match ending.to_ascii_lowercase().as_str() {
-        "png" => "image/png",
-        "jpg" | "jpeg" => "image/jpeg",
-        "webp" => "image/webp",
-        "gif" => "image/gif",
-        "heic" => "image/heic",
-        "pdf" => "application/pdf",
-        "txt" => "text/plain",
-        "mp4" => "video/mp4",
-        "mov" => "video/quicktime",
-        "webm" => "video/webm",
-        "mp3" => "audio/mpeg",
-        "wav" => "audio/wav",
-        _ => return None,
-    };
-    Some(media_type)
 }

@@ -2,14 +2,14 @@
 
 use std::borrow::Cow;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::HeaderMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{REASONING_FORMAT, finish_reason, own_call_id, usage::Reported};
+use super::{REASONING_FORMAT, finish_reason, grounding::Grounding, logprobs::Logprobs, own_call_id, usage::Reported};
 use crate::{
-    canonical::{Annotation, Call, Choice, Detail, DetailBody, Json, JsonStr, Media, Piece, Source, Text, complete},
+    canonical::{Call, Choice, Detail, DetailBody, JsonStr, Media, Piece, Text, complete},
     completion::Completion,
     dialect::Dialect,
     facts::{Facts, FinishReason, Stamp},
@@ -90,9 +90,9 @@ pub(super) struct Candidate<'a> {
     #[serde(borrow, default)]
     pub(super) finish_message: Option<JsonStr<'a>>,
     #[serde(borrow, default)]
-    grounding_metadata: Option<Grounding<'a>>,
+    pub(super) grounding_metadata: Option<Grounding<'a>>,
     #[serde(borrow, default)]
-    logprobs_result: Option<Logprobs<'a>>,
+    pub(super) logprobs_result: Option<Logprobs<'a>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -134,74 +134,6 @@ struct InlineData<'a> {
     mime_type: JsonStr<'a>,
     #[serde(borrow)]
     data: JsonStr<'a>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Grounding<'a> {
-    #[serde(borrow, default)]
-    grounding_chunks: Vec<GroundingChunk<'a>>,
-    #[serde(borrow, default)]
-    grounding_supports: Vec<GroundingSupport<'a>>,
-}
-
-#[derive(Debug, Deserialize)]
-struct GroundingChunk<'a> {
-    #[serde(borrow, default)]
-    web: Option<WebPage<'a>>,
-}
-
-#[derive(Debug, Deserialize)]
-struct WebPage<'a> {
-    #[serde(borrow, default)]
-    uri: Option<JsonStr<'a>>,
-    #[serde(borrow, default)]
-    title: Option<JsonStr<'a>>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct GroundingSupport<'a> {
-    #[serde(borrow, default)]
-    segment: Option<Segment<'a>>,
-    #[serde(default)]
-    grounding_chunk_indices: Vec<usize>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Segment<'a> {
-    /// In bytes of the answer's text.
-    #[serde(default)]
-    start_index: usize,
-    #[serde(default)]
-    end_index: usize,
-    #[serde(borrow, default)]
-    text: Option<JsonStr<'a>>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Logprobs<'a> {
-    #[serde(borrow, default)]
-    chosen_candidates: Vec<TokenProbability<'a>>,
-    #[serde(borrow, default)]
-    top_candidates: Vec<Alternatives<'a>>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Alternatives<'a> {
-    #[serde(borrow, default)]
-    candidates: Vec<TokenProbability<'a>>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct TokenProbability<'a> {
-    #[serde(borrow, default)]
-    token: Option<JsonStr<'a>>,
-    #[serde(default)]
-    log_probability: f64,
 }
 
 impl<'a> Answer<'a> {
@@ -266,8 +198,8 @@ impl<'a> Candidate<'a> {
         choice.native_finish = self.finish_reason;
         choice.finish = self.finish_reason.map(|native| finish_reason(native.inner(), !choice.calls.is_empty()));
         choice.refusal = self.finish_message.filter(|_| choice.finish == Some(FinishReason::ContentFilter));
-        choice.logprobs = self.logprobs();
-        if self.grounding_metadata.is_some() {
+        choice.logprobs = self.logprobs_result.as_ref().and_then(Logprobs::to_json);
+        if let Some(grounding) = &self.grounding_metadata {
             let text: String = choice
                 .text
                 .iter()
@@ -276,70 +208,9 @@ impl<'a> Candidate<'a> {
                     Piece::Json(json) => Cow::Borrowed(*json),
                 })
                 .collect();
-            choice.annotations = self.annotations(&text);
+            choice.annotations = grounding.annotations(&text);
         }
         choice
-    }
-
-    /// The pages that the answer rests on. Places are counted in `text`, as far as it is known.
-    pub(super) fn annotations(&self, text: &str) -> Vec<Annotation<'a>> {
-        let Some(grounding) = &self.grounding_metadata else { return Vec::new() };
-        let characters = |end: usize| text.get(..end).map(|before| before.chars().count() as u64);
-        let mut annotations = Vec::new();
-        for support in &grounding.grounding_supports {
-            let segment = support.segment.as_ref();
-            let range = segment.and_then(|s| Some((characters(s.start_index)?, characters(s.end_index)?)));
-            for page in support.grounding_chunk_indices.iter().filter_map(|&at| grounding.grounding_chunks.get(at)) {
-                let Some(WebPage { uri: Some(uri), title }) = &page.web else { continue };
-                annotations.push(Annotation {
-                    source: Source::Url(*uri),
-                    title: *title,
-                    quote: segment.and_then(|segment| segment.text),
-                    range: range.unwrap_or_default(),
-                });
-            }
-        }
-        annotations
-    }
-
-    /// Token probabilities in the caller's form.
-    pub(super) fn logprobs(&self) -> Option<BytesMut> {
-        let result = self.logprobs_result.as_ref().filter(|result| !result.chosen_candidates.is_empty())?;
-        let mut out = BytesMut::with_capacity(64 * result.chosen_candidates.len());
-        let mut json = Json::new(&mut out);
-        json.open_object();
-        json.array_at("content");
-        for (at, chosen) in result.chosen_candidates.iter().enumerate() {
-            json.open_object();
-            chosen.write_members(&mut json);
-            json.array_at("top_logprobs");
-            for other in result.top_candidates.get(at).map_or(&[][..], |top| &top.candidates) {
-                json.open_object();
-                other.write_members(&mut json);
-                json.close_object();
-            }
-            json.close_array();
-            json.close_object();
-        }
-        json.close_array();
-        json.key("refusal");
-        json.null();
-        json.close_object();
-        Some(out)
-    }
-}
-
-impl TokenProbability<'_> {
-    fn write_members(&self, json: &mut Json<'_>) {
-        json.key("token");
-        match self.token {
-            Some(token) => json.literal(token),
-            None => json.string(""),
-        }
-        json.key("logprob");
-        json.float(self.log_probability);
-        json.key("bytes");
-        json.null();
     }
 }
 

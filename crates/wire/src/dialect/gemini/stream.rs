@@ -5,6 +5,7 @@ use smallvec::SmallVec;
 
 use super::{
     REASONING_FORMAT, finish_reason,
+    logprobs::Logprobs,
     response::{Answer, Candidate, Part},
 };
 use crate::{
@@ -84,11 +85,13 @@ impl StreamDecoder {
         for part in candidate.parts() {
             self.part(part, at);
         }
-        if let Some(logprobs) = candidate.logprobs() {
+        if let Some(logprobs) = candidate.logprobs_result.as_ref().and_then(Logprobs::to_json) {
             self.writer.logprobs(at, &logprobs);
         }
         // The text they refer to is gone by now, so they carry no places.
-        self.writer.annotations(at, &candidate.annotations(""));
+        if let Some(grounding) = &candidate.grounding_metadata {
+            self.writer.annotations(at, &grounding.annotations(""));
+        }
         let state = &mut self.choices[place];
         if let Some(native) = candidate.finish_reason
             && !state.finished
