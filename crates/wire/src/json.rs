@@ -7,6 +7,12 @@
 pub(crate) fn write_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     let bytes = text.as_bytes();
+    let special = |byte: u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
+    if !bytes.iter().fold(false, |found, &byte| found | special(byte)) {
+        out.extend_from_slice(bytes);
+        out.push(b'"');
+        return;
+    }
     let mut start = 0;
     for (index, &byte) in bytes.iter().enumerate() {
         let escape: &[u8] = match byte {
@@ -57,13 +63,25 @@ impl<'a> Members<'a> {
 
     /// Writes the comma, the key and the colon; the caller writes the value.
     pub(crate) fn key(&mut self, name: &str) -> &mut Vec<u8> {
+        self.comma();
+        write_string(self.out, name);
+        self.out.push(b':');
+        self.out
+    }
+
+    /// A member whose key (with its quotes) and value are JSON already.
+    pub(crate) fn copy(&mut self, key: &[u8], value: &[u8]) {
+        self.comma();
+        self.out.extend_from_slice(key);
+        self.out.push(b':');
+        self.out.extend_from_slice(value);
+    }
+
+    fn comma(&mut self) {
         if self.comma {
             self.out.push(b',');
         }
         self.comma = true;
-        write_string(self.out, name);
-        self.out.push(b':');
-        self.out
     }
 
     /// A member whose value is a string.
@@ -81,18 +99,6 @@ impl<'a> Members<'a> {
     /// An integer member.
     pub(crate) fn integer(&mut self, name: &str, value: u64) {
         write_integer(self.key(name), value);
-    }
-
-    /// A member whose value is an object; end it with [`Members::close`].
-    pub(crate) fn open(&mut self, name: &str) -> Members<'_> {
-        let out = self.key(name);
-        out.push(b'{');
-        Members::starting(out)
-    }
-
-    /// Writes the closing brace.
-    pub(crate) fn close(self) {
-        self.out.push(b'}');
     }
 
     /// A member whose value is JSON already.

@@ -78,8 +78,12 @@ impl StreamReader {
     /// Like [`StreamReader::end`], but first delivers a last event that lacks its blank line.
     pub fn end_into(&mut self, out: &mut BytesMut) -> Result<(), Failure> {
         let Self { framing, decoder, stamp, facts } = self;
-        framing.finish(|event| decoder.push_event(event, stamp, facts, out))?;
-        self.end()
+        let last = framing.finish(|event| decoder.push_event(event, stamp, facts, out));
+        match last {
+            // Half a chunk is no chunk: what is wrong with it is that the rest is missing.
+            Err(Failure { kind: FailureKind::Malformed, .. }) | Ok(()) => self.end(),
+            Err(failure) => Err(failure),
+        }
     }
 
     /// What the stream has told so far.

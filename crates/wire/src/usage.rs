@@ -1,5 +1,7 @@
 //! Token counts: reading the many spellings of OpenAI's usage object, and writing ours.
 
+use smallvec::SmallVec;
+
 use crate::{
     facts::{Closing, Cost, Facts},
     json,
@@ -35,17 +37,17 @@ impl Usage {
 }
 
 /// Members of an upstream usage object that are written anew and therefore not copied.
-const REWRITTEN: [&str; 10] = [
-    "prompt_tokens",
-    "completion_tokens",
-    "total_tokens",
-    "prompt_tokens_details",
-    "completion_tokens_details",
-    "cost",
-    "cost_details",
-    "is_byok",
-    "input_tokens",
-    "output_tokens",
+const REWRITTEN: [&[u8]; 10] = [
+    b"prompt_tokens",
+    b"completion_tokens",
+    b"total_tokens",
+    b"prompt_tokens_details",
+    b"completion_tokens_details",
+    b"cost",
+    b"cost_details",
+    b"is_byok",
+    b"input_tokens",
+    b"output_tokens",
 ];
 
 /// Reads an OpenAI-like usage object into the facts. Anything that is not such an object changes nothing.
@@ -149,6 +151,9 @@ fn parse(raw: &[u8]) -> Result<Reading, ScanError> {
 
 /// A count; vendors that compute in floats write `12.0`.
 fn number(text: &[u8]) -> Option<u64> {
+    if !text.first()?.is_ascii_digit() {
+        return None;
+    }
     let text = std::str::from_utf8(text).ok()?;
     text.parse().ok().or_else(|| text.parse::<f64>().ok().filter(|number| (0.0..1e15).contains(number)).map(|n| n as u64))
 }
@@ -180,53 +185,78 @@ pub(crate) fn write_closing(out: &mut Vec<u8>, usage: Option<&Usage>, upstream: 
 }
 
 fn write_usage(out: &mut Vec<u8>, usage: &Usage, upstream: &[u8], cost: Option<&Cost<'_>>) {
-    out.push(b'{');
-    let mut object = json::Members::starting(out);
-    object.integer("prompt_tokens", usage.prompt_tokens);
-    object.integer("completion_tokens", usage.completion_tokens);
-    object.integer("total_tokens", usage.total_tokens());
+    let theirs = Theirs::find(upstream);
+    // Every answer passes here, so the fixed text is written in large pieces.
+    out.extend_from_slice(b"{\"prompt_tokens\":");
+    json::write_integer(out, usage.prompt_tokens);
+    out.extend_from_slice(b",\"completion_tokens\":");
+    json::write_integer(out, usage.completion_tokens);
+    out.extend_from_slice(b",\"total_tokens\":");
+    json::write_integer(out, usage.total_tokens());
     if let Some(cost) = cost {
-        object.raw("cost", cost.total.as_bytes());
-        object.raw("is_byok", if cost.is_byok { b"true" } else { b"false" });
+        out.extend_from_slice(b",\"cost\":");
+        out.extend_from_slice(cost.total.as_bytes());
+        out.extend_from_slice(if cost.is_byok { b",\"is_byok\":true" } else { b",\"is_byok\":false" });
     }
-    let mut details = object.open("prompt_tokens_details");
-    details.integer("cached_tokens", usage.cached_tokens);
-    details.integer("cache_write_tokens", usage.cache_write_tokens);
-    let known = ["cached_tokens", "cache_write_tokens"];
-    copy_nested(&mut details, upstream, "prompt_tokens_details", &known);
-    details.close();
+    out.extend_from_slice(b",\"prompt_tokens_details\":{\"cached_tokens\":");
+    json::write_integer(out, usage.cached_tokens);
+    out.extend_from_slice(b",\"cache_write_tokens\":");
+    json::write_integer(out, usage.cache_write_tokens);
+    copy_others(out, theirs.prompt_details.of(upstream), &[b"cached_tokens", b"cache_write_tokens"]);
     if let Some(cost) = cost {
-        let mut details = object.open("cost_details");
-        details.raw("upstream_inference_cost", cost.upstream.as_bytes());
-        details.raw("upstream_inference_prompt_cost", cost.upstream_prompt.as_bytes());
-        details.raw("upstream_inference_completions_cost", cost.upstream_completion.as_bytes());
-        details.close();
+        out.extend_from_slice(b"},\"cost_details\":{\"upstream_inference_cost\":");
+        out.extend_from_slice(cost.upstream.as_bytes());
+        out.extend_from_slice(b",\"upstream_inference_prompt_cost\":");
+        out.extend_from_slice(cost.upstream_prompt.as_bytes());
+        out.extend_from_slice(b",\"upstream_inference_completions_cost\":");
+        out.extend_from_slice(cost.upstream_completion.as_bytes());
     }
-    let mut details = object.open("completion_tokens_details");
-    details.integer("reasoning_tokens", usage.reasoning_tokens);
-    copy_nested(&mut details, upstream, "completion_tokens_details", &["reasoning_tokens"]);
-    details.close();
-    // A vendor's own members, such as queue times. The object was accepted by the scanner; should it not be one, none are copied.
-    let _ = self::members(upstream, |key, _, value| {
-        if !REWRITTEN.contains(&key.inner.text(upstream)) {
-            object.raw(&key.decode(upstream), value.of(upstream));
-        }
-        Ok(())
-    });
+    out.extend_from_slice(b"},\"completion_tokens_details\":{\"reasoning_tokens\":");
+    json::write_integer(out, usage.reasoning_tokens);
+    copy_others(out, theirs.completion_details.of(upstream), &[b"reasoning_tokens"]);
+    out.push(b'}');
+    let mut object = json::Members::continuing(out);
+    for (key, value) in theirs.others {
+        object.copy(key.of(upstream), value.of(upstream));
+    }
     out.push(b'}');
 }
 
-/// Copies the members of one nested details object, apart from those already written.
-fn copy_nested(details: &mut json::Members<'_>, upstream: &[u8], name: &str, known: &[&str]) {
-    let _ = members(upstream, |key, kind, span| {
-        if key.is(upstream, name) && kind == Kind::Object {
-            let nested = span.of(upstream);
-            members(nested, |key, kind, value| {
-                if kind != Kind::Null && !known.contains(&key.inner.text(nested)) {
-                    details.raw(&key.decode(nested), value.of(nested));
-                }
-                Ok(())
-            })?;
+/// Where an upstream's usage object has what is not ours to write.
+#[derive(Default)]
+struct Theirs {
+    prompt_details: Span,
+    completion_details: Span,
+    /// A vendor's own members, such as queue times: key with quotes, and value.
+    others: SmallVec<[(Span, Span); 4]>,
+}
+
+impl Theirs {
+    fn find(upstream: &[u8]) -> Self {
+        let mut theirs = Self::default();
+        // The object was accepted by the scanner before; should it not be one, there is nothing of theirs.
+        let _ = members(upstream, |key, kind, value| {
+            match key.inner.of(upstream) {
+                b"prompt_tokens_details" if kind == Kind::Object => theirs.prompt_details = value,
+                b"completion_tokens_details" if kind == Kind::Object => theirs.completion_details = value,
+                name if REWRITTEN.contains(&name) => {}
+                _ => theirs.others.push((key.outer(), value)),
+            }
+            Ok(())
+        });
+        theirs
+    }
+}
+
+/// Copies the members of a details object that are not null and not among the `known`, each with a leading comma.
+fn copy_others(out: &mut Vec<u8>, details: &[u8], known: &[&[u8]]) {
+    if details.is_empty() {
+        return;
+    }
+    let mut copied = json::Members::continuing(out);
+    let _ = members(details, |key, kind, value| {
+        if kind != Kind::Null && !known.contains(&key.inner.of(details)) {
+            copied.copy(key.outer().of(details), value.of(details));
         }
         Ok(())
     });

@@ -12,8 +12,8 @@ use crate::{
 const FRAME_BYTES: u64 = 12;
 
 /// How much of the start and of the end of a message identifies it.
-const HASHED_HEAD: usize = 2048;
-const HASHED_TAIL: usize = 256;
+const HASHED_HEAD: usize = 1024;
+const HASHED_TAIL: usize = 128;
 
 /// Facts of the messages. Spans lie in the body.
 #[derive(Debug, Clone, Default)]

@@ -59,7 +59,7 @@ impl Said {
             self.code(metadata.get("error_type"));
             self.code(metadata.get("provider_code"));
         }
-        for name in ["code", "type", "status", "error_type", "__type"] {
+        for name in ["code", "type", "status", "error_type", "__type", "status_code"] {
             self.code(object.get(name));
         }
         for name in ["message", "Message", "msg"] {

@@ -91,18 +91,23 @@ impl StreamDecoder {
         if event.name == b"error" {
             return Err(failure::reported_in_body(data));
         }
+        let was_finished = facts.finish_reason.is_some();
         let chunk = Answer::read(data, facts).map_err(|error| {
             Failure::seen(FailureKind::Malformed, format!("the upstream's stream holds a chunk that is not valid: {error}"))
         })?;
         if let Some(error) = chunk.error {
             return Err(failure::reported_in_body(error.of(data)));
         }
-        self.created = self.created.or(chunk.created);
+        self.created = self.created.or(chunk.created.filter(|created| *created > 0));
         if let Some(usage) = chunk.raw_usage() {
             self.usage = Some(usage.to_vec());
         }
         // Usage waits for its price; chunks that say nothing else end here. What a vendor says beside it passes.
         if chunk.choices.count == 0 && (chunk.unknown == 0 || chunk.usage.is_some()) {
+            return Ok(());
+        }
+        // Aggregators report usage beside one more choice, which has ended before and holds nothing.
+        if chunk.usage.is_some() && was_finished && !chunk.choices.special && chunk.choices.text.is_none() {
             return Ok(());
         }
         if self.preamble.is_empty() {
