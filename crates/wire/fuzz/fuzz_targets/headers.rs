@@ -4,15 +4,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use libfuzzer_sys::fuzz_target;
-use tidegate_wire::{Dialect, RateLimitScheme, classify, rate_limits, retry_after};
-
-const SCHEMES: [RateLimitScheme; 5] = [
-    RateLimitScheme::None,
-    RateLimitScheme::Openai,
-    RateLimitScheme::Anthropic,
-    RateLimitScheme::Seconds,
-    RateLimitScheme::Epoch,
-];
+use tidegate_wire::{Dialect, classify, providers, rate_limits, retry_after};
 
 /// Words of an upstream that are shown or kept may be no longer than this, in bytes.
 const MOST_WORDS: usize = 64 << 10;
@@ -23,13 +15,9 @@ fuzz_target!(|input: (u32, u16, &[u8])| {
     let (headers, body) = headers_and_body(bytes);
 
     let hint = retry_after(&headers, unix_now);
-    for scheme in SCHEMES {
-        if let Some(limits) = rate_limits(&headers, scheme, unix_now) {
-            assert!(
-                (0.0..=1.0).contains(&limits.remaining_ratio),
-                "{}",
-                limits.remaining_ratio
-            );
+    for provider in providers() {
+        if let Some(limits) = rate_limits(&headers, provider.rate_limits, unix_now) {
+            assert!((0.0..=1.0).contains(&limits.remaining_ratio), "{}", limits.remaining_ratio);
         }
     }
     for dialect in Dialect::ALL {
@@ -37,10 +25,7 @@ fuzz_target!(|input: (u32, u16, &[u8])| {
         assert_eq!(failure.status, Some(status));
         assert!(failure.message.len() <= MOST_WORDS);
         assert!(failure.raw.is_none_or(|raw| raw.len() <= MOST_WORDS));
-        assert!(
-            hint.is_none() || failure.retry_after.is_some(),
-            "a hint in the headers is kept"
-        );
+        assert!(hint.is_none() || failure.retry_after.is_some(), "a hint in the headers is kept");
     }
 });
 
@@ -49,10 +34,7 @@ fn headers_and_body(bytes: &[u8]) -> (HeaderMap, &[u8]) {
     let mut headers = HeaderMap::new();
     let mut rest = bytes;
     while !rest.is_empty() {
-        let end = rest
-            .iter()
-            .position(|byte| *byte == b'\n')
-            .unwrap_or(rest.len());
+        let end = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
         let line = &rest[..end];
         rest = rest.get(end + 1..).unwrap_or_default();
         if line.is_empty() {
@@ -62,9 +44,7 @@ fn headers_and_body(bytes: &[u8]) -> (HeaderMap, &[u8]) {
             continue;
         };
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
-        if let (Ok(name), Ok(value)) =
-            (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
-        {
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
             headers.append(name, value);
         }
     }
