@@ -66,12 +66,9 @@ const WORDS: &[&str] = &[
 /// A chat request for `model` of about `bytes` bytes; never smaller than its fixed parts (about 300 bytes).
 pub(crate) fn chat_request(model: &str, stream: bool, bytes: usize, seed: u64) -> Vec<u8> {
     let mut rng = Rng::with_seed(seed);
-    let mut messages = vec![
-        json!({"role": "system", "content": format!("You are assistant {seed}. Answer briefly and precisely.")}),
-    ];
+    let mut messages = vec![json!({"role": "system", "content": format!("You are assistant {seed}. Answer briefly and precisely.")})];
     let request = |messages: &[serde_json::Value]| {
-        let mut body =
-            json!({"model": model, "messages": messages, "temperature": 0.7, "max_tokens": 256});
+        let mut body = json!({"model": model, "messages": messages, "temperature": 0.7, "max_tokens": 256});
         if stream {
             body["stream"] = json!(true);
         }
@@ -113,18 +110,9 @@ mod tests {
 
     #[test]
     fn bodies_have_the_wanted_size_and_are_valid() {
-        for (bytes, stream) in [
-            (2_000, false),
-            (20_000, true),
-            (200_000, false),
-            (1_000_000, false),
-        ] {
+        for (bytes, stream) in [(2_000, false), (20_000, true), (200_000, false), (1_000_000, false)] {
             let body = chat_request("bench/json", stream, bytes, 7);
-            assert!(
-                body.len() >= bytes && body.len() < bytes + bytes / 20 + 100,
-                "{} for {bytes}",
-                body.len()
-            );
+            assert!(body.len() >= bytes && body.len() < bytes + bytes / 20 + 100, "{} for {bytes}", body.len());
             let value: serde_json::Value = serde_json::from_slice(&body).unwrap();
             assert_eq!(value["model"], "bench/json");
             assert_eq!(value["stream"].as_bool().unwrap_or(false), stream);
@@ -135,14 +123,8 @@ mod tests {
 
     #[test]
     fn the_seed_decides_the_bytes() {
-        assert_eq!(
-            chat_request("m", false, 2_000, 1),
-            chat_request("m", false, 2_000, 1)
-        );
-        assert_ne!(
-            chat_request("m", false, 2_000, 1),
-            chat_request("m", false, 2_000, 2)
-        );
+        assert_eq!(chat_request("m", false, 2_000, 1), chat_request("m", false, 2_000, 1));
+        assert_ne!(chat_request("m", false, 2_000, 1), chat_request("m", false, 2_000, 2));
     }
 
     #[test]

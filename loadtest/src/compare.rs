@@ -109,11 +109,7 @@ pub(crate) struct Arguments {
 /// Measures, then prints and writes what was found; an interrupted run reports what it has.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     raise_file_limit();
-    let binary = if arguments.without_tidegate {
-        None
-    } else {
-        Some(tidegate_binary(arguments)?)
-    };
+    let binary = if arguments.without_tidegate { None } else { Some(tidegate_binary(arguments)?) };
     let out = out_folder(arguments)?;
     let certificate = Certificate::create(&out)?;
     let (_mock, upstream) = fleet::start_mock(&out, arguments.mock)?;
@@ -127,24 +123,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     };
     let contenders = contenders(arguments, &ground)?;
     let names: Vec<_> = contenders.iter().map(|one| one.name.as_str()).collect();
-    console::progress(format!(
-        "measuring {}; results go to {}",
-        names.join(", "),
-        out.display()
-    ));
+    console::progress(format!("measuring {}; results go to {}", names.join(", "), out.display()));
     let tls = load::tls_client(&certificate.cert)?;
-    let mut bench = Bench {
-        arguments,
-        ground: &ground,
-        contenders: &contenders,
-        tls,
-        results: Results::default(),
-    };
-    let groups = if arguments.only.is_empty() {
-        <Group as clap::ValueEnum>::value_variants()
-    } else {
-        &arguments.only
-    };
+    let mut bench = Bench { arguments, ground: &ground, contenders: &contenders, tls, results: Results::default() };
+    let groups = if arguments.only.is_empty() { <Group as clap::ValueEnum>::value_variants() } else { &arguments.only };
     let outcome = groups.iter().try_for_each(|group| {
         console::progress(format!("--- {group:?}"));
         bench.group(*group)
@@ -155,21 +137,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
 /// Starts everyone that can take part; says in one line why somebody cannot.
 fn contenders(arguments: &Arguments, ground: &Ground<'_>) -> Result<Vec<Contender>> {
-    let mut contenders = vec![
-        ground.start(Kind::Direct)?,
-        ground.start(Kind::Floor)?,
-        ground.start(Kind::FloorPerCore)?,
-        ground.start(Kind::Raw)?,
-    ];
+    let mut contenders =
+        vec![ground.start(Kind::Direct)?, ground.start(Kind::Floor)?, ground.start(Kind::FloorPerCore)?, ground.start(Kind::Raw)?];
     let mut add = |kind: Kind, outcome: Result<Contender>| match outcome {
         Ok(contender) => contenders.push(contender),
         Err(error) => console::progress(format!("without {}: {error:#}", kind.name())),
     };
     for kind in [Kind::Nginx, Kind::Haproxy] {
-        add(
-            kind,
-            proxies::install_with_apt(kind.name()).and_then(|()| ground.start(kind)),
-        );
+        add(kind, proxies::install_with_apt(kind.name()).and_then(|()| ground.start(kind)));
     }
     for peer in &arguments.with {
         let kind = match peer {
@@ -193,21 +168,15 @@ fn publish(results: &Results, arguments: &Arguments, out: &Path) -> Result<()> {
     let verdicts = verdict::all(results);
     let machine = machine();
     let report = report::markdown(results, &verdicts, &machine, arguments.rounds);
-    let all = json!({"machine": machine, "rounds": arguments.rounds, "seconds": arguments.seconds, "verdicts": verdicts, "samples": results});
-    write(
-        out,
-        "results.json",
-        &serde_json::to_string_pretty(&all).context("write the results")?,
-    )?;
+    let all =
+        json!({"machine": machine, "rounds": arguments.rounds, "seconds": arguments.seconds, "verdicts": verdicts, "samples": results});
+    write(out, "results.json", &serde_json::to_string_pretty(&all).context("write the results")?)?;
     write(out, "results.md", &report)?;
     if let Some(picture) = picture::svg(results) {
         write(out, "results.svg", &picture)?;
     }
     console::result(&report);
-    console::progress(format!(
-        "written: {}/results.{{json,md,svg}}",
-        out.display()
-    ));
+    console::progress(format!("written: {}/results.{{json,md,svg}}", out.display()));
     // Access logs of millions of requests have served their purpose.
     for entry in fs::read_dir(out).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().ends_with(".access.log") {
@@ -225,9 +194,7 @@ fn write(folder: &Path, name: &str, text: &str) -> Result<()> {
 /// The given binary, or a fresh build of what is shipped.
 fn tidegate_binary(arguments: &Arguments) -> Result<PathBuf> {
     if let Some(binary) = &arguments.tidegate {
-        return binary
-            .canonicalize()
-            .with_context(|| format!("find {}", binary.display()));
+        return binary.canonicalize().with_context(|| format!("find {}", binary.display()));
     }
     console::progress("building Tidegate as it is shipped: cargo build --profile dist -p tidegate");
     let status = Command::new("cargo")
@@ -240,23 +207,17 @@ fn tidegate_binary(arguments: &Arguments) -> Result<PathBuf> {
         bail!("Tidegate did not build ({status}); give a binary with --tidegate");
     }
     let binary = target_folder().join("dist/tidegate");
-    binary
-        .canonicalize()
-        .with_context(|| format!("find {}", binary.display()))
+    binary.canonicalize().with_context(|| format!("find {}", binary.display()))
 }
 
 /// An absolute, fresh folder: configurations that name files in it are read by processes with other working directories.
 fn out_folder(arguments: &Arguments) -> Result<PathBuf> {
     let folder = arguments.out.clone().unwrap_or_else(|| {
-        let seconds = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
+        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         target_folder().join("loadtest").join(seconds.to_string())
     });
     fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
-    folder
-        .canonicalize()
-        .with_context(|| format!("find {}", folder.display()))
+    folder.canonicalize().with_context(|| format!("find {}", folder.display()))
 }
 
 /// Where cargo puts its output.
@@ -268,10 +229,8 @@ fn target_folder() -> PathBuf {
 fn machine() -> String {
     let cores = crate::serve::threads(None);
     let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let processor = processor
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
-        .map_or("unknown processor", |parts| parts.1);
+    let processor =
+        processor.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map_or("unknown processor", |parts| parts.1);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     format!("{cores} cores, {processor}, Linux {}", kernel.trim())
 }
@@ -281,13 +240,7 @@ fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     // A refusal shows later as failed connections, with the reason.
-    let _ = setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: limit.maximum,
-            maximum: limit.maximum,
-        },
-    );
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -298,19 +251,14 @@ fn seconds(text: &str) -> Result<f64, String> {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    let (number, unit) = text.split_at(
-        text.find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(text.len()),
-    );
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
     let factor = match unit {
         "s" | "" => 1,
         "m" => 60,
         "h" => 3_600,
         _ => return Err("write 90s, 30m or 2h".to_owned()),
     };
-    let number: u64 = number
-        .parse()
-        .map_err(|_| "write 90s, 30m or 2h".to_owned())?;
+    let number: u64 = number.parse().map_err(|_| "write 90s, 30m or 2h".to_owned())?;
     match number.checked_mul(factor) {
         Some(seconds) if (20..=86_400).contains(&seconds) => Ok(Duration::from_secs(seconds)),
         _ => Err("between 20s and 24h".to_owned()),

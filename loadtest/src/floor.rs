@@ -56,14 +56,9 @@ type Answer = Response<Either<Incoming, Full<Bytes>>>;
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let (upstream, threads) = (arguments.upstream, serve::threads(arguments.threads));
     match arguments.model {
-        Model::PerCore => serve::per_core(
-            arguments.listen,
-            threads,
-            client,
-            move |stream, client| async move {
-                connection(stream, (*client).clone(), upstream).await;
-            },
-        ),
+        Model::PerCore => serve::per_core(arguments.listen, threads, client, move |stream, client| async move {
+            connection(stream, (*client).clone(), upstream).await;
+        }),
         Model::Shared => {
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(threads)
@@ -76,8 +71,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 }
 
 async fn shared(listen: SocketAddr, upstream: SocketAddr) -> Result<()> {
-    let listener = TcpListener::from_std(serve::bind(listen, false)?)
-        .context("register the listening socket")?;
+    let listener = TcpListener::from_std(serve::bind(listen, false)?).context("register the listening socket")?;
     serve::announce(listener.local_addr().context("read the bound address")?);
     let client = client();
     let mut connections = JoinSet::new();
@@ -99,10 +93,7 @@ async fn shared(listen: SocketAddr, upstream: SocketAddr) -> Result<()> {
 fn client() -> Relay {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
-    Client::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
-        .pool_max_idle_per_host(IDLE_CONNECTIONS)
-        .build(connector)
+    Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).pool_max_idle_per_host(IDLE_CONNECTIONS).build(connector)
 }
 
 async fn connection(stream: TcpStream, client: Relay, upstream: SocketAddr) {
@@ -111,22 +102,12 @@ async fn connection(stream: TcpStream, client: Relay, upstream: SocketAddr) {
         async move { Ok::<_, Infallible>(relay(&client, request, upstream).await) }
     });
     // A caller that leaves ends its connection; nothing to report.
-    let _ = hyper::server::conn::http1::Builder::new()
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
+    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
 async fn relay(client: &Relay, mut request: Request<Incoming>, upstream: SocketAddr) -> Answer {
-    let path = request
-        .uri()
-        .path_and_query()
-        .map_or("/", |path| path.as_str());
-    let Ok(uri) = Uri::builder()
-        .scheme("http")
-        .authority(upstream.to_string())
-        .path_and_query(path)
-        .build()
-    else {
+    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    let Ok(uri) = Uri::builder().scheme("http").authority(upstream.to_string()).path_and_query(path).build() else {
         return failure(StatusCode::BAD_REQUEST);
     };
     *request.uri_mut() = uri;

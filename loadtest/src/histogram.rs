@@ -18,8 +18,7 @@ pub(crate) struct Latencies {
 
 impl Default for Latencies {
     fn default() -> Self {
-        let histogram = Histogram::new_with_bounds(1, LARGEST_NS, DIGITS)
-            .expect("constant bounds are in order");
+        let histogram = Histogram::new_with_bounds(1, LARGEST_NS, DIGITS).expect("constant bounds are in order");
         Self { histogram }
     }
 }
@@ -27,25 +26,17 @@ impl Default for Latencies {
 impl Latencies {
     /// Adds one value.
     pub(crate) fn record(&mut self, latency: Duration) {
-        self.histogram.saturating_record(
-            u64::try_from(latency.as_nanos())
-                .unwrap_or(LARGEST_NS)
-                .clamp(1, LARGEST_NS),
-        );
+        self.histogram.saturating_record(u64::try_from(latency.as_nanos()).unwrap_or(LARGEST_NS).clamp(1, LARGEST_NS));
     }
 
     /// Adds another distribution.
     pub(crate) fn merge(&mut self, other: &Self) {
-        self.histogram
-            .add(&other.histogram)
-            .expect("all histograms have the same bounds");
+        self.histogram.add(&other.histogram).expect("all histograms have the same bounds");
     }
 
     /// Number of values above a limit, to the histogram's resolution.
     pub(crate) fn above(&self, limit: Duration) -> u64 {
-        let limit = u64::try_from(limit.as_nanos())
-            .unwrap_or(LARGEST_NS)
-            .clamp(1, LARGEST_NS);
+        let limit = u64::try_from(limit.as_nanos()).unwrap_or(LARGEST_NS).clamp(1, LARGEST_NS);
         self.histogram.len() - self.histogram.count_between(0, limit)
     }
 

@@ -51,12 +51,7 @@ impl Head {
             _ => facts.framing.unwrap_or(Framing::UntilClose),
         };
         let keep_alive = facts.keep_alive(response.version) && framing != Framing::UntilClose;
-        Ok(Some(Self {
-            length,
-            status,
-            framing,
-            keep_alive,
-        }))
+        Ok(Some(Self { length, status, framing, keep_alive }))
     }
 
     /// Reads a request head; `None` when bytes are missing. Also returns the span of the path.
@@ -71,12 +66,7 @@ impl Head {
         };
         let facts = Facts::of(request.headers)?;
         let keep_alive = facts.keep_alive(request.version);
-        let head = Self {
-            length,
-            status: 0,
-            framing: facts.framing.unwrap_or(Framing::Length(0)),
-            keep_alive,
-        };
+        let head = Self { length, status: 0, framing: facts.framing.unwrap_or(Framing::Length(0)), keep_alive };
         Ok(Some((head, request.path.unwrap_or("/"))))
     }
 }
@@ -105,9 +95,7 @@ impl Facts {
             if header.name.eq_ignore_ascii_case("content-length") {
                 // Chunked framing wins over a length (RFC 9112, 6.3).
                 if facts.framing.is_none() {
-                    facts.framing = Some(Framing::Length(
-                        std::str::from_utf8(header.value)?.trim().parse()?,
-                    ));
+                    facts.framing = Some(Framing::Length(std::str::from_utf8(header.value)?.trim().parse()?));
                 }
             } else if header.name.eq_ignore_ascii_case("transfer-encoding") {
                 if header.value.to_ascii_lowercase().ends_with(b"chunked") {
@@ -160,9 +148,7 @@ impl Chunked {
             match &mut self.state {
                 State::Done => break,
                 State::Data(left) => {
-                    let take = usize::try_from(*left)
-                        .unwrap_or(usize::MAX)
-                        .min(bytes.len() - at);
+                    let take = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len() - at);
                     data(&bytes[at..at + take]);
                     at += take;
                     *left -= take as u64;
@@ -172,9 +158,7 @@ impl Chunked {
                     continue;
                 }
                 State::Start => {
-                    let Some(digit) = hex(byte) else {
-                        bail!("chunk size starts with byte {byte:#04x}")
-                    };
+                    let Some(digit) = hex(byte) else { bail!("chunk size starts with byte {byte:#04x}") };
                     self.state = State::Size(digit);
                 }
                 State::Size(size) => match hex(byte) {
@@ -182,11 +166,7 @@ impl Chunked {
                     Some(_) => bail!("chunk size is out of range"),
                     None => {
                         let size = *size;
-                        self.state = if byte == b'\n' {
-                            after_size(size)
-                        } else {
-                            State::Extension(size)
-                        };
+                        self.state = if byte == b'\n' { after_size(size) } else { State::Extension(size) };
                     }
                 },
                 State::Extension(size) => {
@@ -218,11 +198,7 @@ impl Chunked {
 }
 
 fn after_size(size: u64) -> State {
-    if size == 0 {
-        State::Trailer(0)
-    } else {
-        State::Data(size)
-    }
+    if size == 0 { State::Trailer(0) } else { State::Data(size) }
 }
 
 fn hex(byte: u8) -> Option<u64> {
@@ -254,9 +230,7 @@ impl BodyReader {
     pub(crate) fn feed(&mut self, bytes: &[u8], mut data: impl FnMut(&[u8])) -> Result<usize> {
         match self {
             Self::Length(left) => {
-                let take = usize::try_from(*left)
-                    .unwrap_or(usize::MAX)
-                    .min(bytes.len());
+                let take = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
                 *left -= take as u64;
                 data(&bytes[..take]);
                 Ok(take)
@@ -285,51 +259,28 @@ mod tests {
 
     #[test]
     fn a_response_head_says_how_its_body_ends() {
-        let head = Head::response(b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n")
-            .unwrap()
-            .unwrap();
-        assert_eq!(
-            (head.status, head.framing, head.keep_alive),
-            (200, Framing::Length(12), true)
-        );
-        let head = Head::response(
-            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: 3\r\n\r\n",
-        )
-        .unwrap()
-        .unwrap();
+        let head = Head::response(b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n").unwrap().unwrap();
+        assert_eq!((head.status, head.framing, head.keep_alive), (200, Framing::Length(12), true));
+        let head = Head::response(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: 3\r\n\r\n").unwrap().unwrap();
         assert_eq!(head.framing, Framing::Chunked);
-        let head = Head::response(b"HTTP/1.1 502 Bad Gateway\r\nConnection: close\r\n\r\n")
-            .unwrap()
-            .unwrap();
-        assert_eq!(
-            (head.framing, head.keep_alive),
-            (Framing::UntilClose, false)
-        );
-        let head = Head::response(b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n")
-            .unwrap()
-            .unwrap();
+        let head = Head::response(b"HTTP/1.1 502 Bad Gateway\r\nConnection: close\r\n\r\n").unwrap().unwrap();
+        assert_eq!((head.framing, head.keep_alive), (Framing::UntilClose, false));
+        let head = Head::response(b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap().unwrap();
         assert!(!head.keep_alive);
     }
 
     #[test]
     fn a_head_in_pieces_waits_and_garbage_is_an_error() {
-        assert_eq!(
-            Head::response(b"HTTP/1.1 200 OK\r\nContent-Le").unwrap(),
-            None
-        );
+        assert_eq!(Head::response(b"HTTP/1.1 200 OK\r\nContent-Le").unwrap(), None);
         assert!(Head::response(b"SSH-2.0-x\r\n\r\n").is_err());
         assert!(Head::response(&vec![b'a'; LONGEST_HEAD + 1]).is_err());
     }
 
     #[test]
     fn a_request_head_gives_path_and_length() {
-        let bytes =
-            b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello";
+        let bytes = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello";
         let (head, path) = Head::request(bytes).unwrap().unwrap();
-        assert_eq!(
-            (path, head.framing, &bytes[head.length..]),
-            ("/v1/chat/completions", Framing::Length(5), &b"hello"[..])
-        );
+        assert_eq!((path, head.framing, &bytes[head.length..]), ("/v1/chat/completions", Framing::Length(5), &b"hello"[..]));
     }
 
     #[test]
@@ -338,13 +289,9 @@ mod tests {
         for split in 0..wire.len() {
             let mut body = Vec::new();
             let mut chunked = Chunked::default();
-            let mut used = chunked
-                .feed(&wire[..split], |data| body.extend_from_slice(data))
-                .unwrap();
+            let mut used = chunked.feed(&wire[..split], |data| body.extend_from_slice(data)).unwrap();
             if used == split {
-                used += chunked
-                    .feed(&wire[split..], |data| body.extend_from_slice(data))
-                    .unwrap();
+                used += chunked.feed(&wire[split..], |data| body.extend_from_slice(data)).unwrap();
             }
             assert_eq!(body, b"hello world", "split at {split}");
             assert!(chunked.done());

@@ -14,28 +14,21 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Starts the thread that listens; it lives as long as the process. Every loop ends within a second or so.
 pub(crate) fn listen() -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (mut interrupt, mut terminate) = {
         let _inside = runtime.enter();
-        (
-            signal(SignalKind::interrupt())?,
-            signal(SignalKind::terminate())?,
-        )
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
     };
-    thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(move || {
-            runtime.block_on(async {
-                // Both branches only wait; dropping either loses nothing.
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
-                }
-                REQUESTED.store(true, Ordering::Relaxed);
-            });
-        })?;
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            // Both branches only wait; dropping either loses nothing.
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            REQUESTED.store(true, Ordering::Relaxed);
+        });
+    })?;
     Ok(())
 }
 

@@ -133,34 +133,19 @@ impl Plan {
     pub(crate) fn run(&self) -> Result<Measurement> {
         let begin = Instant::now() + Duration::from_millis(20);
         let window = (begin + self.warm_up, begin + self.warm_up + self.window);
-        let budget = self
-            .most_requests
-            .map(|count| Arc::new(generator::Budget::new(count)));
+        let budget = self.most_requests.map(|count| Arc::new(generator::Budget::new(count)));
         let mut threads = Vec::new();
         for index in 0..self.threads.max(1) {
-            let share = generator::Share {
-                index,
-                of: self.threads.max(1),
-                begin,
-                window,
-                budget: budget.clone(),
-            };
+            let share = generator::Share { index, of: self.threads.max(1), begin, window, budget: budget.clone() };
             let plan = self.clone();
             let body = move || generator::run(&plan, &share);
-            threads.push(
-                thread::Builder::new()
-                    .name(format!("load-{index}"))
-                    .spawn(body)
-                    .context("start a generator thread")?,
-            );
+            threads.push(thread::Builder::new().name(format!("load-{index}")).spawn(body).context("start a generator thread")?);
         }
         let outcome = self.watch(window, budget.as_deref());
         // Threads end by themselves after the drain, also when the watch was interrupted; nothing is left running.
         let mut total = Tally::default();
         for thread in threads {
-            let tally = thread
-                .join()
-                .map_err(|_| anyhow::anyhow!("a generator thread panicked"))?;
+            let tally = thread.join().map_err(|_| anyhow::anyhow!("a generator thread panicked"))?;
             total.merge(&tally?);
         }
         let (before, after) = outcome?;
@@ -168,22 +153,14 @@ impl Plan {
     }
 
     /// Samples the process under test at both ends of the window.
-    fn watch(
-        &self,
-        window: (Instant, Instant),
-        budget: Option<&generator::Budget>,
-    ) -> Result<(Sample, Sample)> {
+    fn watch(&self, window: (Instant, Instant), budget: Option<&generator::Budget>) -> Result<(Sample, Sample)> {
         interrupt::sleep_until(window.0)?;
         let before = Sample::take(self.process);
         let end = loop {
             if budget.is_some_and(generator::Budget::spent) {
                 break Instant::now();
             }
-            let slice = if budget.is_some() {
-                Instant::now() + Duration::from_millis(5)
-            } else {
-                window.1
-            };
+            let slice = if budget.is_some() { Instant::now() + Duration::from_millis(5) } else { window.1 };
             interrupt::sleep_until(slice.min(window.1))?;
             if Instant::now() >= window.1 {
                 break window.1;
@@ -205,11 +182,7 @@ pub(crate) struct Sample {
 
 impl Sample {
     fn take(process: Option<u32>) -> Self {
-        Self {
-            at: Instant::now(),
-            process: process.map(Usage::of_tree),
-            own: Usage::of_self(),
-        }
+        Self { at: Instant::now(), process: process.map(Usage::of_tree), own: Usage::of_self() }
     }
 }
 
@@ -240,11 +213,7 @@ pub(crate) fn requests(
             target.path,
             target.host,
             target.address.port(),
-            if stream {
-                "text/event-stream"
-            } else {
-                "application/json"
-            },
+            if stream { "text/event-stream" } else { "application/json" },
             body.len(),
         );
         for (name, value) in style.headers.iter().chain(&headers) {

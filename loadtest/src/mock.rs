@@ -37,15 +37,10 @@ pub(crate) struct Arguments {
 
 /// Serves until the process ends.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    crate::serve::per_core(
-        arguments.listen,
-        arguments.threads.max(1),
-        Prepared::default,
-        |stream, prepared| async move {
-            // The caller may leave in the middle of anything; that is not news.
-            let _ = serve(stream, &prepared).await;
-        },
-    )
+    crate::serve::per_core(arguments.listen, arguments.threads.max(1), Prepared::default, |stream, prepared| async move {
+        // The caller may leave in the middle of anything; that is not news.
+        let _ = serve(stream, &prepared).await;
+    })
 }
 
 /// Answers that were built once, per thread.
@@ -56,10 +51,7 @@ struct Prepared {
 
 impl Default for Prepared {
     fn default() -> Self {
-        Self {
-            json: Dialect::ALL.map(answers::json),
-            streams: Dialect::ALL.map(Stream::new),
-        }
+        Self { json: Dialect::ALL.map(answers::json), streams: Dialect::ALL.map(Stream::new) }
     }
 }
 
@@ -77,8 +69,7 @@ async fn serve(mut stream: TcpStream, prepared: &Prepared) -> Result<()> {
     let mut input = BytesMut::with_capacity(16 * 1024);
     let mut body = Vec::new();
     loop {
-        let Some((head, dialect, scenario_in_path)) = read_head(&mut stream, &mut input).await?
-        else {
+        let Some((head, dialect, scenario_in_path)) = read_head(&mut stream, &mut input).await? else {
             return Ok(());
         };
         let scenario = match scenario_in_path {
@@ -99,10 +90,7 @@ async fn serve(mut stream: TcpStream, prepared: &Prepared) -> Result<()> {
 }
 
 /// The next head, what dialect its path means, and the scenario when the path names the model. `None` at the end.
-async fn read_head(
-    stream: &mut TcpStream,
-    input: &mut BytesMut,
-) -> Result<Option<(Head, Dialect, Option<Scenario>)>> {
+async fn read_head(stream: &mut TcpStream, input: &mut BytesMut) -> Result<Option<(Head, Dialect, Option<Scenario>)>> {
     loop {
         if let Some((head, path)) = Head::request(input)? {
             let route = Dialect::of_path(path);
@@ -116,12 +104,7 @@ async fn read_head(
 }
 
 /// Reads the body and finds the model's name in it.
-async fn read_scenario(
-    stream: &mut TcpStream,
-    input: &mut BytesMut,
-    head: Head,
-    body: &mut Vec<u8>,
-) -> Result<Scenario> {
+async fn read_scenario(stream: &mut TcpStream, input: &mut BytesMut, head: Head, body: &mut Vec<u8>) -> Result<Scenario> {
     // The common case: a known length, already here; looked at in place.
     if let Framing::Length(length) = head.framing
         && let Ok(length) = usize::try_from(length)
@@ -136,12 +119,7 @@ async fn read_scenario(
     Ok(scenario_of(body))
 }
 
-async fn skip_body(
-    stream: &mut TcpStream,
-    input: &mut BytesMut,
-    head: Head,
-    mut data: impl FnMut(&[u8]),
-) -> Result<()> {
+async fn skip_body(stream: &mut TcpStream, input: &mut BytesMut, head: Head, mut data: impl FnMut(&[u8])) -> Result<()> {
     let mut reader = BodyReader::new(head.framing);
     let mut size = 0;
     loop {
@@ -165,9 +143,7 @@ async fn skip_body(
 /// The scenario that the value of the first `"model"` names.
 fn scenario_of(body: &[u8]) -> Scenario {
     let name = memmem::find(body, b"\"model\"").and_then(|at| {
-        let rest = body[at + b"\"model\"".len()..]
-            .trim_ascii_start()
-            .strip_prefix(b":")?;
+        let rest = body[at + b"\"model\"".len()..].trim_ascii_start().strip_prefix(b":")?;
         let value = rest.trim_ascii_start().strip_prefix(b"\"")?;
         std::str::from_utf8(&value[..memchr(b'"', value)?]).ok()
     });
@@ -189,10 +165,7 @@ async fn write_stream(stream: &mut TcpStream, prepared: &Stream, shape: Shape) -
     };
     stamp(&mut chunk);
     let first = [&prepared.opening, chunk.bytes()].concat();
-    stream
-        .write_all(&first)
-        .await
-        .context("write the first chunk")?;
+    stream.write_all(&first).await.context("write the first chunk")?;
     for _ in 1..shape.chunks {
         if paced {
             ticks.tick().await;
@@ -213,14 +186,8 @@ mod tests {
 
     #[test]
     fn the_model_is_found_with_and_without_spaces() {
-        assert_eq!(
-            scenario_of(br#"{"model":"bench/sse-3-5","messages":[]}"#),
-            Scenario::sse(3, 5)
-        );
-        assert_eq!(
-            scenario_of(br#"{"messages": [], "model" : "sse-3-5"}"#),
-            Scenario::sse(3, 5)
-        );
+        assert_eq!(scenario_of(br#"{"model":"bench/sse-3-5","messages":[]}"#), Scenario::sse(3, 5));
+        assert_eq!(scenario_of(br#"{"messages": [], "model" : "sse-3-5"}"#), Scenario::sse(3, 5));
         assert_eq!(scenario_of(b"{}"), Scenario::Json);
         assert_eq!(scenario_of(br#"{"model":"#), Scenario::Json);
     }

@@ -40,26 +40,17 @@ type Pool = RefCell<Vec<TcpStream>>;
 /// Serves until the process ends.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let upstream = arguments.upstream;
-    serve::per_core(
-        arguments.listen,
-        serve::threads(arguments.threads),
-        Pool::default,
-        move |stream, pool| async move {
-            // Either end may leave at any time; closing the other is all there is to do.
-            let _ = connection(stream, &pool, upstream).await;
-        },
-    )
+    serve::per_core(arguments.listen, serve::threads(arguments.threads), Pool::default, move |stream, pool| async move {
+        // Either end may leave at any time; closing the other is all there is to do.
+        let _ = connection(stream, &pool, upstream).await;
+    })
 }
 
 async fn connection(mut downstream: TcpStream, pool: &Rc<Pool>, address: SocketAddr) -> Result<()> {
     let mut request = BytesMut::with_capacity(BUFFER);
     let mut response = BytesMut::with_capacity(BUFFER);
     loop {
-        let Some(head) = read_head(&mut downstream, &mut request, |bytes| {
-            Ok(Head::request(bytes)?.map(|(head, _)| head))
-        })
-        .await?
-        else {
+        let Some(head) = read_head(&mut downstream, &mut request, |bytes| Ok(Head::request(bytes)?.map(|(head, _)| head))).await? else {
             return Ok(());
         };
         let pooled = pool.borrow_mut().pop();
@@ -76,7 +67,7 @@ async fn connection(mut downstream: TcpStream, pool: &Rc<Pool>, address: SocketA
             bail!("upstream closed before its answer");
         };
         forward(&mut upstream, &mut downstream, &mut response, answer).await?;
-        if answer.keep_alive && response.is_empty() {
+        if head.keep_alive && answer.keep_alive && response.is_empty() {
             pool.borrow_mut().push(upstream);
         }
         if !head.keep_alive || !answer.keep_alive {
@@ -85,11 +76,7 @@ async fn connection(mut downstream: TcpStream, pool: &Rc<Pool>, address: SocketA
     }
 }
 
-async fn read_head(
-    from: &mut TcpStream,
-    buffer: &mut BytesMut,
-    parse: impl Fn(&[u8]) -> Result<Option<Head>>,
-) -> Result<Option<Head>> {
+async fn read_head(from: &mut TcpStream, buffer: &mut BytesMut, parse: impl Fn(&[u8]) -> Result<Option<Head>>) -> Result<Option<Head>> {
     loop {
         if !buffer.is_empty()
             && let Some(head) = parse(buffer)?
@@ -104,12 +91,7 @@ async fn read_head(
 }
 
 /// Forwards a message whose head is at the start of `buffer`: one write for each read.
-async fn forward(
-    from: &mut TcpStream,
-    to: &mut TcpStream,
-    buffer: &mut BytesMut,
-    head: Head,
-) -> Result<()> {
+async fn forward(from: &mut TcpStream, to: &mut TcpStream, buffer: &mut BytesMut, head: Head) -> Result<()> {
     let mut body = BodyReader::new(head.framing);
     let mut ready = head.length + body.feed(&buffer[head.length..], |_| {})?;
     loop {
@@ -119,11 +101,7 @@ async fn forward(
             return Ok(());
         }
         // What filled the buffer is likely to go on.
-        buffer.reserve(if ready >= BUFFER {
-            LARGE_BUFFER
-        } else {
-            BUFFER
-        });
+        buffer.reserve(if ready >= BUFFER { LARGE_BUFFER } else { BUFFER });
         if from.read_buf(buffer).await? == 0 {
             if head.framing == Framing::UntilClose {
                 return Ok(());

@@ -86,18 +86,13 @@ fn plan(arguments: &Arguments) -> Result<Plan> {
         headers.push(("authorization".to_owned(), format!("Bearer {key}")));
     }
     for header in &arguments.headers {
-        let (name, value) = header
-            .split_once(':')
-            .with_context(|| format!("header `{header}` has no colon"))?;
+        let (name, value) = header.split_once(':').with_context(|| format!("header `{header}` has no colon"))?;
         headers.push((name.trim().to_owned(), value.trim().to_owned()));
     }
     if arguments.connections == 0 || arguments.connections > MOST_CONNECTIONS {
         bail!("--connections must be between 1 and {MOST_CONNECTIONS}");
     }
-    if arguments
-        .rate
-        .is_some_and(|rate| !rate.is_finite() || rate <= 0.0)
-    {
+    if arguments.rate.is_some_and(|rate| !rate.is_finite() || rate <= 0.0) {
         bail!("--rate must be a positive number");
     }
     let shape = match (arguments.rate, arguments.handshakes) {
@@ -113,14 +108,8 @@ fn plan(arguments: &Arguments) -> Result<Plan> {
         (false, _) if arguments.handshakes => bail!("--handshakes needs an https target"),
         (false, _) => None,
     };
-    let style = RequestStyle {
-        headers,
-        body_bytes: arguments.body_bytes,
-        variants: arguments.variants,
-    };
-    let requests = load::requests(&target, scenario, &style, |_| {
-        (arguments.model.clone(), Vec::new())
-    });
+    let style = RequestStyle { headers, body_bytes: arguments.body_bytes, variants: arguments.variants };
+    let requests = load::requests(&target, scenario, &style, |_| (arguments.model.clone(), Vec::new()));
     Ok(Plan {
         tls,
         shape,
@@ -135,8 +124,7 @@ fn plan(arguments: &Arguments) -> Result<Plan> {
 }
 
 fn bounded(seconds: f64, option: &str) -> Result<Duration> {
-    let duration = Duration::try_from_secs_f64(seconds)
-        .with_context(|| format!("{option} is not a duration"))?;
+    let duration = Duration::try_from_secs_f64(seconds).with_context(|| format!("{option} is not a duration"))?;
     if duration > LONGEST {
         bail!("{option} is longer than a day");
     }
@@ -145,13 +133,7 @@ fn bounded(seconds: f64, option: &str) -> Result<Duration> {
 
 fn print(measurement: &Measurement) {
     let line = |name: &str, value: String| console::result(format!("{name:<22}{value}"));
-    line(
-        "requests per second",
-        format!(
-            "{:.0}  ({} in {:.2} s)",
-            measurement.rate, measurement.completed, measurement.seconds
-        ),
-    );
+    line("requests per second", format!("{:.0}  ({} in {:.2} s)", measurement.rate, measurement.completed, measurement.seconds));
     let summaries = [
         ("latency", measurement.latency),
         ("time to first chunk", measurement.first_chunk),
@@ -160,52 +142,24 @@ fn print(measurement: &Measurement) {
     ];
     for (name, summary) in summaries {
         let Some(summary) = summary else { continue };
-        let figures = [
-            summary.p50_us,
-            summary.p90_us,
-            summary.p99_us,
-            summary.p999_us,
-            summary.max_us,
-        ]
-        .map(|us| format!("{us:.0}"));
-        line(
-            name,
-            format!("{} µs  (p50, p90, p99, p99.9, max)", figures.join(" / ")),
-        );
+        let figures = [summary.p50_us, summary.p90_us, summary.p99_us, summary.p999_us, summary.max_us].map(|us| format!("{us:.0}"));
+        line(name, format!("{} µs  (p50, p90, p99, p99.9, max)", figures.join(" / ")));
     }
     if measurement.chunks > 0 {
-        line(
-            "chunks",
-            format!(
-                "{}  ({} streams open at the end)",
-                measurement.chunks, measurement.open_streams
-            ),
-        );
+        line("chunks", format!("{}  ({} streams open at the end)", measurement.chunks, measurement.open_streams));
     }
     if let Some(cpu) = measurement.cpu_seconds {
         let per_thousand = cpu * 1e6 / measurement.completed.max(1) as f64;
-        line(
-            "CPU",
-            format!("{cpu:.2} s, {per_thousand:.1} ms per 1,000 requests"),
-        );
+        line("CPU", format!("{cpu:.2} s, {per_thousand:.1} ms per 1,000 requests"));
     }
     if let Some(rss) = measurement.rss_bytes {
-        line(
-            "resident memory",
-            format!("{:.1} MiB", rss as f64 / 1_048_576.0),
-        );
+        line("resident memory", format!("{:.1} MiB", rss as f64 / 1_048_576.0));
     }
-    line(
-        "generator CPU",
-        format!("{:.2} s", measurement.generator_cpu_seconds),
-    );
+    line("generator CPU", format!("{:.2} s", measurement.generator_cpu_seconds));
     let failures = measurement.failures;
     line("failures", failures.total().to_string());
     if failures.total() > 0 {
         line("", format!("{failures:?}"));
-        line(
-            "first error",
-            measurement.first_error.clone().unwrap_or_default(),
-        );
+        line("first error", measurement.first_error.clone().unwrap_or_default());
     }
 }

@@ -34,14 +34,9 @@ impl Scenario {
         let Some(shape) = name.strip_prefix("sse-") else {
             return Self::Json;
         };
-        let mut numbers = shape
-            .splitn(2, '-')
-            .map(|number| number.parse::<u32>().ok());
+        let mut numbers = shape.splitn(2, '-').map(|number| number.parse::<u32>().ok());
         match (numbers.next().flatten(), numbers.next().flatten()) {
-            (Some(chunks), Some(pace_ms)) => Self::Sse(Stream {
-                chunks: chunks.clamp(1, MOST_CHUNKS),
-                pace_ms,
-            }),
+            (Some(chunks), Some(pace_ms)) => Self::Sse(Stream { chunks: chunks.clamp(1, MOST_CHUNKS), pace_ms }),
             _ => Self::Json,
         }
     }
@@ -97,10 +92,7 @@ mod tests {
 
     #[test]
     fn chunk_count_is_bounded() {
-        assert_eq!(
-            Scenario::of_model("sse-4000000000-1"),
-            Scenario::sse(MOST_CHUNKS, 1)
-        );
+        assert_eq!(Scenario::of_model("sse-4000000000-1"), Scenario::sse(MOST_CHUNKS, 1));
         assert_eq!(Scenario::of_model("sse-0-1"), Scenario::sse(1, 1));
     }
 }

@@ -19,9 +19,7 @@ const BACKLOG: i32 = 4096;
 
 /// Number of threads: the given one, or one per available core.
 pub(crate) fn threads(wanted: Option<usize>) -> usize {
-    wanted
-        .filter(|count| *count > 0)
-        .unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from))
+    wanted.filter(|count| *count > 0).unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from))
 }
 
 /// Serves until the process ends. `state` is made once per thread, `connection` runs once per connection.
@@ -46,12 +44,7 @@ where
     for (index, socket) in sockets.into_iter().enumerate() {
         let (state, connection) = (state.clone(), connection.clone());
         let body = move || serve_one(socket, state(), &connection);
-        running.push(
-            thread::Builder::new()
-                .name(format!("worker-{index}"))
-                .spawn(body)
-                .context("start a worker thread")?,
-        );
+        running.push(thread::Builder::new().name(format!("worker-{index}")).spawn(body).context("start a worker thread")?);
     }
     announce(bound);
     for thread in running {
@@ -67,10 +60,7 @@ fn serve_one<S: 'static, F: Future<Output = ()> + 'static>(
     state: S,
     connection: &impl Fn(TcpStream, Rc<S>) -> F,
 ) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("start a runtime")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
     let state = Rc::new(state);
     LocalSet::new().block_on(&runtime, async {
         let listener = TcpListener::from_std(socket).context("register the listening socket")?;
@@ -94,25 +84,14 @@ fn serve_one<S: 'static, F: Future<Output = ()> + 'static>(
 
 /// Binds a non-blocking listener; `shared` lets further sockets use the same port.
 pub(crate) fn bind(address: SocketAddr, shared: bool) -> Result<std::net::TcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )
-    .context("create a socket")?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP)).context("create a socket")?;
     socket.set_reuse_address(true).context("set SO_REUSEADDR")?;
     if shared {
         socket.set_reuse_port(true).context("set SO_REUSEPORT")?;
     }
-    socket
-        .set_nonblocking(true)
-        .context("make the socket non-blocking")?;
-    socket
-        .bind(&address.into())
-        .with_context(|| format!("bind {address}"))?;
-    socket
-        .listen(BACKLOG)
-        .with_context(|| format!("listen on {address}"))?;
+    socket.set_nonblocking(true).context("make the socket non-blocking")?;
+    socket.bind(&address.into()).with_context(|| format!("bind {address}"))?;
+    socket.listen(BACKLOG).with_context(|| format!("listen on {address}"))?;
     Ok(socket.into())
 }
 

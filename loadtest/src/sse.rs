@@ -76,11 +76,7 @@ fn stamp(mut data: &[u8]) -> Option<u64> {
         if let Some(digits) = data.get(..STAMP_DIGITS)
             && digits.iter().all(u8::is_ascii_digit)
         {
-            return Some(
-                digits
-                    .iter()
-                    .fold(0, |value, digit| value * 10 + u64::from(digit - b'0')),
-            );
+            return Some(digits.iter().fold(0, |value, digit| value * 10 + u64::from(digit - b'0')));
         }
     }
     None
@@ -99,9 +95,7 @@ pub(crate) fn write_stamp(micros: u64, digits: &mut [u8; STAMP_DIGITS]) {
 pub(crate) fn wall_micros() -> u64 {
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| {
-            u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
-        })
+        .map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

@@ -21,17 +21,10 @@ impl Certificate {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).context("make a key")?;
         let params = CertificateParams::new(names).context("describe the certificate")?;
         let cert = params.self_signed(&key).context("sign the certificate")?;
-        let files = Self {
-            cert: directory.join("server.pem"),
-            key: directory.join("server.key"),
-            bundle: directory.join("server.bundle.pem"),
-        };
+        let files =
+            Self { cert: directory.join("server.pem"), key: directory.join("server.key"), bundle: directory.join("server.bundle.pem") };
         let (cert, key) = (cert.pem(), key.serialize_pem());
-        for (path, text) in [
-            (&files.cert, &cert),
-            (&files.key, &key),
-            (&files.bundle, &format!("{cert}{key}")),
-        ] {
+        for (path, text) in [(&files.cert, &cert), (&files.key, &key), (&files.bundle, &format!("{cert}{key}"))] {
             std::fs::write(path, text).with_context(|| format!("write {}", path.display()))?;
         }
         Ok(files)

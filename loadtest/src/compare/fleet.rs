@@ -40,15 +40,7 @@ pub(crate) enum Kind {
 impl Kind {
     /// Starts within a second and costs little to start again.
     pub(crate) fn is_light(self) -> bool {
-        matches!(
-            self,
-            Self::Floor
-                | Self::FloorPerCore
-                | Self::Raw
-                | Self::Nginx
-                | Self::Haproxy
-                | Self::Tidegate
-        )
+        matches!(self, Self::Floor | Self::FloorPerCore | Self::Raw | Self::Nginx | Self::Haproxy | Self::Tidegate)
     }
 
     pub(crate) fn name(self) -> &'static str {
@@ -107,29 +99,14 @@ pub(crate) struct Size {
 
 impl Size {
     /// Ten keys, every scenario.
-    pub(crate) const USUAL: Self = Self {
-        keys: 10,
-        extra_models: 0,
-        all_models: true,
-    };
+    pub(crate) const USUAL: Self = Self { keys: 10, extra_models: 0, all_models: true };
 }
 
 /// The upstream of everyone.
-pub(crate) fn start_mock(
-    directory: &Path,
-    address: Option<SocketAddr>,
-) -> Result<(Process, SocketAddr)> {
+pub(crate) fn start_mock(directory: &Path, address: Option<SocketAddr>) -> Result<(Process, SocketAddr)> {
     let address = address.map_or_else(free_address, Ok)?;
-    let mut process = Process::start(
-        "mock",
-        &mut own(["mock", "--listen", &address.to_string()])?,
-        directory,
-    )?;
-    process.wait_for_answer(
-        address,
-        b"GET /v1/models HTTP/1.1\r\nhost: mock\r\n\r\n",
-        START,
-    )?;
+    let mut process = Process::start("mock", &mut own(["mock", "--listen", &address.to_string()])?, directory)?;
+    process.wait_for_answer(address, b"GET /v1/models HTTP/1.1\r\nhost: mock\r\n\r\n", START)?;
     Ok((process, address))
 }
 
@@ -150,36 +127,19 @@ impl Ground<'_> {
             workers: self.workers,
             directory: self.directory,
         };
-        let addresses = [
-            "--listen",
-            &listen.to_string(),
-            "--upstream",
-            &self.upstream.to_string(),
-            "--threads",
-            &self.workers.to_string(),
-        ]
-        .map(str::to_owned);
-        let words = |words: &[&str]| {
-            words
-                .iter()
-                .map(|word| (*word).to_owned())
-                .chain(addresses.clone())
-                .collect::<Vec<_>>()
-        };
+        let addresses = ["--listen", &listen.to_string(), "--upstream", &self.upstream.to_string(), "--threads", &self.workers.to_string()]
+            .map(str::to_owned);
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).chain(addresses.clone()).collect::<Vec<_>>();
         let mut secure = None;
         let (mut command, headers) = match kind {
             Kind::Direct | Kind::External => {
-                return Ok(Contender {
-                    name: name.to_owned(),
-                    ..self.direct()?
-                });
+                return Ok(Contender { name: name.to_owned(), ..self.direct()? });
             }
             Kind::Floor => (own(words(&["floor", "--model", "shared"]))?, Vec::new()),
             Kind::FloorPerCore => (own(words(&["floor", "--model", "per-core"]))?, Vec::new()),
             Kind::Raw => (own(words(&["raw"]))?, Vec::new()),
             Kind::Nginx | Kind::Haproxy => {
-                let program = find_program(kind.name())
-                    .with_context(|| format!("{} is not installed", kind.name()))?;
+                let program = find_program(kind.name()).with_context(|| format!("{} is not installed", kind.name()))?;
                 let address = *secure.insert(free_address()?);
                 let command = match kind {
                     Kind::Nginx => proxies::nginx(&setup(address), &program)?,
@@ -189,34 +149,17 @@ impl Ground<'_> {
             }
             Kind::Tidegate => {
                 let address = *secure.insert(free_address()?);
-                (
-                    self.tidegate_command(listen, address, name, size)?,
-                    bearer(&tidegate::key(0)),
-                )
+                (self.tidegate_command(listen, address, name, size)?, bearer(&tidegate::key(0)))
             }
-            Kind::Litellm => (
-                packages::litellm(
-                    listen,
-                    self.upstream,
-                    self.scenarios,
-                    self.workers,
-                    self.directory,
-                )?,
-                bearer(PEER_KEY),
-            ),
+            Kind::Litellm => (packages::litellm(listen, self.upstream, self.scenarios, self.workers, self.directory)?, bearer(PEER_KEY)),
             Kind::Portkey => {
-                let headers = packages::portkey_headers(self.upstream)
-                    .into_iter()
-                    .chain(bearer(PEER_KEY))
-                    .collect();
+                let headers = packages::portkey_headers(self.upstream).into_iter().chain(bearer(PEER_KEY)).collect();
                 (packages::portkey(listen)?, headers)
             }
         };
         let mut process = Process::start(name, &mut command, self.directory)?;
-        let started_in =
-            process.wait_for_answer(listen, &first_request(listen, &headers), START)?;
-        let target =
-            |scheme: &str, address: SocketAddr| Target::parse(&format!("{scheme}://{address}/v1"));
+        let started_in = process.wait_for_answer(listen, &first_request(listen, &headers), START)?;
+        let target = |scheme: &str, address: SocketAddr| Target::parse(&format!("{scheme}://{address}/v1"));
         Ok(Contender {
             kind,
             name: name.to_owned(),
@@ -242,13 +185,7 @@ impl Ground<'_> {
         })
     }
 
-    fn tidegate_command(
-        &self,
-        listen: SocketAddr,
-        secure: SocketAddr,
-        name: &str,
-        size: Size,
-    ) -> Result<Command> {
+    fn tidegate_command(&self, listen: SocketAddr, secure: SocketAddr, name: &str, size: Size) -> Result<Command> {
         let program = self.tidegate.context("there is no Tidegate binary")?;
         let access_log = self.directory.join(format!("{name}.access.log"));
         let text = tidegate::config(&tidegate::Setup {
@@ -257,11 +194,7 @@ impl Ground<'_> {
             operations: free_address()?,
             upstream: self.upstream,
             access_log: &access_log,
-            scenarios: if size.all_models {
-                self.scenarios
-            } else {
-                &[Scenario::Json]
-            },
+            scenarios: if size.all_models { self.scenarios } else { &[Scenario::Json] },
             translated: size.all_models,
             extra_models: size.extra_models,
             keys: size.keys,
@@ -269,10 +202,7 @@ impl Ground<'_> {
         let file = self.directory.join(format!("{name}.yaml"));
         std::fs::write(&file, text).with_context(|| format!("write {}", file.display()))?;
         let mut command = Command::new(program);
-        command
-            .args(["edge", "--config"])
-            .arg(file)
-            .env(tidegate::UPSTREAM_KEY_VARIABLE, PEER_KEY);
+        command.args(["edge", "--config"]).arg(file).env(tidegate::UPSTREAM_KEY_VARIABLE, PEER_KEY);
         Ok(command)
     }
 }
@@ -281,16 +211,10 @@ impl Ground<'_> {
 pub(crate) fn external(text: &str) -> Result<Contender> {
     let mut parts = text.split(';');
     let address = parts.next().unwrap_or_default();
-    let (name, url) = address
-        .split_once('=')
-        .context("write a peer as name=url#pid")?;
-    let (url, pid) = url
-        .split_once('#')
-        .context("a peer needs the id of its process: name=url#pid")?;
+    let (name, url) = address.split_once('=').context("write a peer as name=url#pid")?;
+    let (url, pid) = url.split_once('#').context("a peer needs the id of its process: name=url#pid")?;
     let headers = parts.map(|header| {
-        let (name, value) = header
-            .split_once(':')
-            .with_context(|| format!("header `{header}` has no colon"))?;
+        let (name, value) = header.split_once(':').with_context(|| format!("header `{header}` has no colon"))?;
         Ok((name.trim().to_owned(), value.trim().to_owned()))
     });
     let plain = Target::parse(url)?;
@@ -303,10 +227,7 @@ pub(crate) fn external(text: &str) -> Result<Contender> {
         plain,
         secure: None,
         headers: headers.collect::<Result<_>>()?,
-        pid: Some(
-            pid.parse()
-                .with_context(|| format!("`{pid}` is not a process id"))?,
-        ),
+        pid: Some(pid.parse().with_context(|| format!("`{pid}` is not a process id"))?),
         started_in: Duration::ZERO,
         _process: None,
     })
@@ -318,14 +239,8 @@ fn bearer(key: &str) -> Vec<(String, String)> {
 
 /// A small real request: a process has started when it answers one.
 fn first_request(address: SocketAddr, headers: &[(String, String)]) -> Vec<u8> {
-    let body = format!(
-        "{{\"model\":\"{}/json\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello.\"}}]}}",
-        tidegate::SAME_DIALECT
-    );
-    let headers: String = headers
-        .iter()
-        .map(|(name, value)| format!("{name}: {value}\r\n"))
-        .collect();
+    let body = format!("{{\"model\":\"{}/json\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello.\"}}]}}", tidegate::SAME_DIALECT);
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     format!(
         "POST /v1/chat/completions HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n{headers}\r\n{body}",
         body.len()
@@ -348,20 +263,9 @@ mod tests {
     #[test]
     fn an_external_peer_names_address_process_and_headers() {
         let peer = external("busbar=http://127.0.0.1:4000/v1#77;authorization: Bearer x").unwrap();
-        assert_eq!(
-            (peer.name.as_str(), peer.pid, peer.plain.address.port()),
-            ("busbar", Some(77), 4000)
-        );
-        assert_eq!(
-            peer.headers,
-            [("authorization".to_owned(), "Bearer x".to_owned())]
-        );
-        for wrong in [
-            "busbar",
-            "busbar=http://127.0.0.1:1",
-            "x=http://192.0.2.1:1#5",
-            "x=http://127.0.0.1:1#y",
-        ] {
+        assert_eq!((peer.name.as_str(), peer.pid, peer.plain.address.port()), ("busbar", Some(77), 4000));
+        assert_eq!(peer.headers, [("authorization".to_owned(), "Bearer x".to_owned())]);
+        for wrong in ["busbar", "busbar=http://127.0.0.1:1", "x=http://192.0.2.1:1#5", "x=http://127.0.0.1:1#y"] {
             assert!(external(wrong).is_err(), "{wrong}");
         }
     }

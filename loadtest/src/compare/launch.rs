@@ -36,15 +36,8 @@ impl Process {
         let errors = output.try_clone().context("duplicate the log file")?;
         command.stdin(Stdio::null()).stdout(output).stderr(errors);
         let started = Instant::now();
-        let child = command
-            .spawn()
-            .with_context(|| format!("start {name}: {}", command.get_program().display()))?;
-        Ok(Self {
-            name: name.to_owned(),
-            child,
-            log,
-            started,
-        })
+        let child = command.spawn().with_context(|| format!("start {name}: {}", command.get_program().display()))?;
+        Ok(Self { name: name.to_owned(), child, log, started })
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -52,45 +45,26 @@ impl Process {
     }
 
     /// Waits until a request to `path` is answered with 200; returns the time since the start.
-    pub(crate) fn wait_for_answer(
-        &mut self,
-        address: SocketAddr,
-        request: &[u8],
-        patience: Duration,
-    ) -> Result<Duration> {
+    pub(crate) fn wait_for_answer(&mut self, address: SocketAddr, request: &[u8], patience: Duration) -> Result<Duration> {
         loop {
             if answers(address, request) {
                 return Ok(self.started.elapsed());
             }
             interrupt::check()?;
             if let Some(status) = self.child.try_wait().context("look at the process")? {
-                bail!(
-                    "{} ended with {status} before it answered; its last words:\n{}",
-                    self.name,
-                    self.last_words()
-                );
+                bail!("{} ended with {status} before it answered; its last words:\n{}", self.name, self.last_words());
             }
             if self.started.elapsed() > patience {
-                bail!(
-                    "{} did not answer within {patience:?}; its last words:\n{}",
-                    self.name,
-                    self.last_words()
-                );
+                bail!("{} did not answer within {patience:?}; its last words:\n{}", self.name, self.last_words());
             }
             thread::sleep(ASK_EVERY);
         }
     }
 
     fn last_words(&self) -> String {
-        let text = std::fs::read(&self.log)
-            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-            .unwrap_or_default();
+        let text = std::fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
         let lines: Vec<_> = text.lines().rev().take(15).collect();
-        lines
-            .into_iter()
-            .rev()
-            .map(|line| format!("    {line}\n"))
-            .collect()
+        lines.into_iter().rev().map(|line| format!("    {line}\n")).collect()
     }
 }
 
@@ -127,11 +101,7 @@ fn answers(address: SocketAddr, request: &[u8]) -> bool {
         return false;
     };
     let patience = Some(Duration::from_secs(10));
-    if stream
-        .set_read_timeout(patience)
-        .and(stream.write_all(request))
-        .is_err()
-    {
+    if stream.set_read_timeout(patience).and(stream.write_all(request)).is_err() {
         return false;
     }
     let mut start = [0; 12];
@@ -148,10 +118,7 @@ pub(crate) fn free_address() -> Result<SocketAddr> {
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let usual = ["/usr/sbin", "/usr/local/sbin", "/usr/bin"].map(PathBuf::from);
-    std::env::split_paths(&path)
-        .chain(usual)
-        .map(|directory| directory.join(name))
-        .find(|file| file.is_file())
+    std::env::split_paths(&path).chain(usual).map(|directory| directory.join(name)).find(|file| file.is_file())
 }
 
 #[cfg(test)]
@@ -164,14 +131,9 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", "echo no such option; exit 3"]);
         let mut process = Process::start("broken", &mut command, directory.path()).unwrap();
-        let error = process
-            .wait_for_answer(free_address().unwrap(), b"", Duration::from_secs(10))
-            .unwrap_err();
+        let error = process.wait_for_answer(free_address().unwrap(), b"", Duration::from_secs(10)).unwrap_err();
         let text = error.to_string();
-        assert!(
-            text.contains("broken ended with") && text.contains("no such option"),
-            "{text}"
-        );
+        assert!(text.contains("broken ended with") && text.contains("no such option"), "{text}");
     }
 
     #[test]

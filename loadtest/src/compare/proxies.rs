@@ -29,12 +29,7 @@ pub(crate) fn nginx(setup: &Setup<'_>, program: &Path) -> Result<Command> {
     let file = setup.directory.join("nginx.conf");
     fs::write(&file, nginx_config(setup)).with_context(|| format!("write {}", file.display()))?;
     let mut command = Command::new(program);
-    command
-        .arg("-p")
-        .arg(setup.directory)
-        .arg("-c")
-        .arg(file)
-        .args(["-e", "stderr"]);
+    command.arg("-p").arg(setup.directory).arg("-c").arg(file).args(["-e", "stderr"]);
     Ok(command)
 }
 
@@ -48,25 +43,10 @@ pub(crate) fn haproxy(setup: &Setup<'_>, program: &Path) -> Result<Command> {
 }
 
 fn nginx_config(setup: &Setup<'_>) -> String {
-    let Setup {
-        listen,
-        secure,
-        upstream,
-        certificate,
-        workers,
-        directory,
-    } = setup;
-    let (cert, key, directory) = (
-        certificate.cert.display(),
-        certificate.key.display(),
-        directory.display(),
-    );
+    let Setup { listen, secure, upstream, certificate, workers, directory } = setup;
+    let (cert, key, directory) = (certificate.cert.display(), certificate.key.display(), directory.display());
     // Workers drop to an unprivileged user when started by root, who could then not write to the directory.
-    let user = if geteuid().is_root() {
-        "user root;\n"
-    } else {
-        ""
-    };
+    let user = if geteuid().is_root() { "user root;\n" } else { "" };
     format!(
         r#"{user}daemon off;
 worker_processes {workers};
@@ -109,19 +89,12 @@ http {{
 }
 
 fn haproxy_config(setup: &Setup<'_>) -> String {
-    let Setup {
-        listen,
-        secure,
-        upstream,
-        certificate,
-        workers,
-        ..
-    } = setup;
+    let Setup { listen, secure, upstream, certificate, workers, .. } = setup;
     let bundle = certificate.bundle.display();
     format!(
         r"global
   nbthread {workers}
-  maxconn 20000
+  maxconn 8000
   tune.ssl.default-dh-param 2048
 defaults
   mode http
@@ -135,7 +108,7 @@ frontend in
   bind {secure} ssl crt {bundle} ssl-min-ver TLSv1.3
   default_backend mock
 backend mock
-  server mock {upstream} maxconn 20000
+  server mock {upstream} maxconn 8000
 "
     )
 }
@@ -145,26 +118,16 @@ pub(crate) fn install_with_apt(program: &str) -> Result<()> {
     if find_program(program).is_some() {
         return Ok(());
     }
-    let Some(apt) = find_program("apt-get") else {
-        bail!("{program} is not installed and there is no apt-get")
-    };
-    let sudo: &[&str] = if geteuid().is_root() {
-        &[]
-    } else {
-        &["sudo", "-n"]
-    };
+    let Some(apt) = find_program("apt-get") else { bail!("{program} is not installed and there is no apt-get") };
+    let sudo: &[&str] = if geteuid().is_root() { &[] } else { &["sudo", "-n"] };
     if !sudo.is_empty() && !quietly(Command::new("sudo").args(["-n", "true"])) {
         bail!("{program} is not installed; run as root, or: sudo apt-get install {program}");
     }
     console::progress(format!("installing {program} with apt-get"));
     let install = |arguments: &[&str]| {
         let apt = apt.display().to_string();
-        let words: Vec<&str> = sudo
-            .iter()
-            .copied()
-            .chain(["env", "DEBIAN_FRONTEND=noninteractive", &apt])
-            .chain(arguments.iter().copied())
-            .collect();
+        let words: Vec<&str> =
+            sudo.iter().copied().chain(["env", "DEBIAN_FRONTEND=noninteractive", &apt]).chain(arguments.iter().copied()).collect();
         quietly(Command::new(words[0]).args(&words[1..]))
     };
     // The package index may be older than what the mirror still has.
@@ -176,12 +139,7 @@ pub(crate) fn install_with_apt(program: &str) -> Result<()> {
 }
 
 fn quietly(command: &mut Command) -> bool {
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success())
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
 #[cfg(test)]
@@ -190,11 +148,7 @@ mod tests {
 
     #[test]
     fn configurations_name_every_address() {
-        let certificate = Certificate {
-            cert: "/c.pem".into(),
-            key: "/c.key".into(),
-            bundle: "/b.pem".into(),
-        };
+        let certificate = Certificate { cert: "/c.pem".into(), key: "/c.key".into(), bundle: "/b.pem".into() };
         let setup = Setup {
             listen: "127.0.0.1:1111".parse().unwrap(),
             secure: "127.0.0.1:2222".parse().unwrap(),

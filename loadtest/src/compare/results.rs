@@ -34,18 +34,11 @@ pub(crate) struct Spread {
 impl Spread {
     /// Of at least one finite value.
     pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
-        let mut values: Vec<f64> = values
-            .into_iter()
-            .filter(|value| value.is_finite())
-            .collect();
+        let mut values: Vec<f64> = values.into_iter().filter(|value| value.is_finite()).collect();
         values.sort_by(f64::total_cmp);
         let (min, max) = (*values.first()?, *values.last()?);
         let middle = values.len() / 2;
-        let median = if values.len() % 2 == 1 {
-            values[middle]
-        } else {
-            f64::midpoint(values[middle - 1], values[middle])
-        };
+        let median = if values.len() % 2 == 1 { values[middle] } else { f64::midpoint(values[middle - 1], values[middle]) };
         Some(Self { median, min, max })
     }
 }
@@ -58,11 +51,7 @@ impl Results {
     /// Names of contenders that have samples whose scenario starts with `prefix`, in order of appearance.
     pub(crate) fn contenders(&self, prefix: &str) -> Vec<&str> {
         let mut names = Vec::new();
-        for sample in self
-            .samples
-            .iter()
-            .filter(|sample| sample.scenario.starts_with(prefix))
-        {
+        for sample in self.samples.iter().filter(|sample| sample.scenario.starts_with(prefix)) {
             if !names.contains(&sample.contender.as_str()) {
                 names.push(&sample.contender);
             }
@@ -76,77 +65,34 @@ impl Results {
     }
 
     /// `contender / base` within each round.
-    pub(crate) fn ratio(
-        &self,
-        scenario: &str,
-        metric: &str,
-        contender: &str,
-        base: &str,
-    ) -> Option<Spread> {
-        self.paired(
-            (scenario, contender),
-            (scenario, base),
-            metric,
-            |value, base| value / base,
-        )
+    pub(crate) fn ratio(&self, scenario: &str, metric: &str, contender: &str, base: &str) -> Option<Spread> {
+        self.paired((scenario, contender), (scenario, base), metric, |value, base| value / base)
     }
 
     /// `contender - base` within each round.
-    pub(crate) fn difference(
-        &self,
-        scenario: &str,
-        metric: &str,
-        contender: &str,
-        base: &str,
-    ) -> Option<Spread> {
-        self.paired(
-            (scenario, contender),
-            (scenario, base),
-            metric,
-            |value, base| value - base,
-        )
+    pub(crate) fn difference(&self, scenario: &str, metric: &str, contender: &str, base: &str) -> Option<Spread> {
+        self.paired((scenario, contender), (scenario, base), metric, |value, base| value - base)
     }
 
     /// A metric of two (scenario, contender) pairs, combined within each round that has both.
-    pub(crate) fn paired(
-        &self,
-        one: (&str, &str),
-        two: (&str, &str),
-        metric: &str,
-        combine: impl Fn(f64, f64) -> f64,
-    ) -> Option<Spread> {
+    pub(crate) fn paired(&self, one: (&str, &str), two: (&str, &str), metric: &str, combine: impl Fn(f64, f64) -> f64) -> Option<Spread> {
         let base = self.rounds(two.0, two.1, metric);
         let values = self.rounds(one.0, one.1, metric);
-        Spread::of(
-            values
-                .into_iter()
-                .filter_map(|(round, value)| Some(combine(value, *base.get(&round)?))),
-        )
+        Spread::of(values.into_iter().filter_map(|(round, value)| Some(combine(value, *base.get(&round)?))))
     }
 
     fn rounds(&self, scenario: &str, contender: &str, metric: &str) -> BTreeMap<u16, f64> {
-        let samples = self
-            .samples
-            .iter()
-            .filter(|sample| sample.scenario == scenario && sample.contender == contender);
-        samples
-            .filter_map(|sample| Some((sample.round, *sample.metrics.get(metric)?)))
-            .collect()
+        let samples = self.samples.iter().filter(|sample| sample.scenario == scenario && sample.contender == contender);
+        samples.filter_map(|sample| Some((sample.round, *sample.metrics.get(metric)?))).collect()
     }
 
     /// First error of each contender and scenario that had failures, for the reader's notice.
     pub(crate) fn errors(&self) -> Vec<String> {
-        let failed = self
-            .samples
-            .iter()
-            .filter_map(|sample| Some((sample, sample.error.as_ref()?)));
+        let failed = self.samples.iter().filter_map(|sample| Some((sample, sample.error.as_ref()?)));
         failed
             .map(|(sample, error)| {
                 let count = sample.metrics.get("failures").copied().unwrap_or(0.0);
-                format!(
-                    "{} · {} · round {}: {count} failures, first: {error}",
-                    sample.scenario, sample.contender, sample.round
-                )
+                format!("{} · {} · round {}: {count} failures, first: {error}", sample.scenario, sample.contender, sample.round)
             })
             .collect()
     }
@@ -160,13 +106,7 @@ mod tests {
         let mut results = Results::default();
         for (contender, round, value) in values {
             let metrics = [("cpu", *value)].into();
-            results.push(Sample {
-                scenario: "s".into(),
-                round: *round,
-                contender: (*contender).into(),
-                metrics,
-                error: None,
-            });
+            results.push(Sample { scenario: "s".into(), round: *round, contender: (*contender).into(), metrics, error: None });
         }
         results
     }
@@ -174,30 +114,10 @@ mod tests {
     #[test]
     fn ratios_are_paired_within_the_round() {
         // The machine was twice as slow in round 2; the ratio does not notice.
-        let results = results(&[
-            ("a", 1, 10.0),
-            ("f", 1, 5.0),
-            ("a", 2, 20.0),
-            ("f", 2, 10.0),
-            ("a", 3, 12.0),
-        ]);
+        let results = results(&[("a", 1, 10.0), ("f", 1, 5.0), ("a", 2, 20.0), ("f", 2, 10.0), ("a", 3, 12.0)]);
         let ratio = results.ratio("s", "cpu", "a", "f").unwrap();
-        assert_eq!(
-            ratio,
-            Spread {
-                median: 2.0,
-                min: 2.0,
-                max: 2.0
-            }
-        );
-        assert_eq!(
-            results.spread("s", "a", "cpu").unwrap(),
-            Spread {
-                median: 12.0,
-                min: 10.0,
-                max: 20.0
-            }
-        );
+        assert_eq!(ratio, Spread { median: 2.0, min: 2.0, max: 2.0 });
+        assert_eq!(results.spread("s", "a", "cpu").unwrap(), Spread { median: 12.0, min: 10.0, max: 20.0 });
         assert_eq!(results.ratio("s", "cpu", "a", "nobody"), None);
     }
 

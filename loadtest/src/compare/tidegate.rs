@@ -59,77 +59,32 @@ pub(crate) fn config(setup: &Setup<'_>) -> String {
     };
 
     line(0, "listeners:");
-    line(
-        2,
-        &format!("- {{ name: http, address: \"{}\" }}", setup.listen),
-    );
+    line(2, &format!("- {{ name: http, address: \"{}\" }}", setup.listen));
     if let Some((address, certificate)) = setup.secure {
-        line(
-            2,
-            &format!("- name: https\n    address: \"{address}\"\n    tls:\n      certificates:"),
-        );
-        line(
-            8,
-            &format!(
-                "- {{ cert: {}, key: {} }}",
-                quoted(&certificate.cert),
-                quoted(&certificate.key)
-            ),
-        );
+        line(2, &format!("- name: https\n    address: \"{address}\"\n    tls:\n      certificates:"));
+        line(8, &format!("- {{ cert: {}, key: {} }}", quoted(&certificate.cert), quoted(&certificate.key)));
     }
-    line(
-        0,
-        &format!("operations: {{ address: \"{}\" }}", setup.operations),
-    );
-    line(
-        0,
-        &format!(
-            "access_log: {}",
-            serde_json::json!(format!("file:{}", setup.access_log.display()))
-        ),
-    );
+    line(0, &format!("operations: {{ address: \"{}\" }}", setup.operations));
+    line(0, &format!("access_log: {}", serde_json::json!(format!("file:{}", setup.access_log.display()))));
 
     line(0, "providers:");
-    let dialects: &[_] = &[
-        (SAME_DIALECT, "openai-chat", "/v1"),
-        (ANTHROPIC, "anthropic-messages", ""),
-        (GEMINI, "gemini", "/v1beta"),
-    ];
-    let dialects = if setup.translated {
-        dialects
-    } else {
-        &dialects[..1]
-    };
+    let dialects: &[_] = &[(SAME_DIALECT, "openai-chat", "/v1"), (ANTHROPIC, "anthropic-messages", ""), (GEMINI, "gemini", "/v1beta")];
+    let dialects = if setup.translated { dialects } else { &dialects[..1] };
     for (author, dialect, path) in dialects {
         for number in 1..=ENDPOINTS_PER_MODEL {
             line(2, &format!("{author}-{number}:"));
             line(4, &format!("dialect: {dialect}"));
             line(4, &format!("base_url: \"http://{}{path}\"", setup.upstream));
-            line(
-                4,
-                &format!("credentials: [\"env:{UPSTREAM_KEY_VARIABLE}\"]"),
-            );
+            line(4, &format!("credentials: [\"env:{UPSTREAM_KEY_VARIABLE}\"]"));
             line(4, "idle_connections: 4096");
         }
     }
 
     // Model, its author, and what the mock is told.
     let named = dialects.iter().flat_map(|(author, ..)| {
-        setup.scenarios.iter().map(move |scenario| {
-            (
-                format!("{author}/{scenario}"),
-                *author,
-                scenario.to_string(),
-            )
-        })
+        setup.scenarios.iter().map(move |scenario| (format!("{author}/{scenario}"), *author, scenario.to_string()))
     });
-    let extra = (0..setup.extra_models).map(|number| {
-        (
-            extra_model(number),
-            SAME_DIALECT,
-            Scenario::Json.to_string(),
-        )
-    });
+    let extra = (0..setup.extra_models).map(|number| (extra_model(number), SAME_DIALECT, Scenario::Json.to_string()));
     let models: Vec<_> = named.chain(extra).collect();
     line(0, "models:");
     for (slug, ..) in &models {
@@ -149,10 +104,7 @@ pub(crate) fn config(setup: &Setup<'_>) -> String {
     line(0, "keys:");
     for number in 0..setup.keys.max(1) {
         let digest = blake3::hash(key(number).as_bytes()).to_hex();
-        line(
-            2,
-            &format!("caller-{number}: {{ digest: \"blake3:{digest}\" }}"),
-        );
+        line(2, &format!("caller-{number}: {{ digest: \"blake3:{digest}\" }}"));
     }
     text
 }
@@ -183,10 +135,7 @@ mod tests {
     fn each_model_has_three_endpoints_at_three_providers() {
         let text = setup(10, 0);
         assert_eq!(text.matches("base_url:").count(), 9);
-        assert_eq!(
-            text.matches("- { provider:").count(),
-            2 * 3 * ENDPOINTS_PER_MODEL
-        );
+        assert_eq!(text.matches("- { provider:").count(), 2 * 3 * ENDPOINTS_PER_MODEL);
         assert_eq!(text.matches("digest:").count(), 10);
         assert!(text.contains("  bench-gemini/sse-100-0: {}\n"), "{text}");
     }
@@ -201,10 +150,7 @@ mod tests {
     #[test]
     fn the_scale_configuration_grows_as_asked() {
         let text = setup(100, 7);
-        assert_eq!(
-            text.matches("/extra-").count(),
-            7 * (1 + ENDPOINTS_PER_MODEL)
-        );
+        assert_eq!(text.matches("/extra-").count(), 7 * (1 + ENDPOINTS_PER_MODEL));
         assert_eq!(text.matches("digest:").count(), 100);
     }
 }

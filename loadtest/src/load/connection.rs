@@ -45,24 +45,12 @@ pub(super) trait Observer {
 impl Connection {
     pub(super) async fn open(target: &Target, tls: Option<&Arc<ClientConfig>>) -> Result<Self> {
         let transport = Transport::connect(target, tls).await?;
-        Ok(Self {
-            transport,
-            input: BytesMut::with_capacity(BUFFER),
-            events: EventScanner::default(),
-        })
+        Ok(Self { transport, input: BytesMut::with_capacity(BUFFER), events: EventScanner::default() })
     }
 
     /// Sends `request` in one write and reads the answer.
-    pub(super) async fn exchange(
-        &mut self,
-        request: &[u8],
-        scenario: Scenario,
-        observer: &mut impl Observer,
-    ) -> Result<Answer> {
-        self.transport
-            .write_all(request)
-            .await
-            .context("send the request")?;
+    pub(super) async fn exchange(&mut self, request: &[u8], scenario: Scenario, observer: &mut impl Observer) -> Result<Answer> {
+        self.transport.write_all(request).await.context("send the request")?;
         self.transport.flush().await.context("send the request")?;
         let head = loop {
             match Head::response(&self.input).context("read the response head")? {
@@ -86,8 +74,7 @@ impl Connection {
                     self.events.feed(data, |event| {
                         if let Event::Chunk(sent) = event {
                             chunks += 1;
-                            let delay = (sent > 0)
-                                .then(|| Duration::from_micros(wall.saturating_sub(sent)));
+                            let delay = (sent > 0).then(|| Duration::from_micros(wall.saturating_sub(sent)));
                             observer.chunk(chunks, now, delay);
                         }
                     });
@@ -97,19 +84,11 @@ impl Connection {
             };
             self.input.advance(used);
             if body.done() {
-                return Ok(Answer {
-                    status: head.status,
-                    chunks,
-                    keep_alive: head.keep_alive,
-                });
+                return Ok(Answer { status: head.status, chunks, keep_alive: head.keep_alive });
             }
             if self.read_some().await? == 0 {
                 if matches!(body, BodyReader::UntilClose) {
-                    return Ok(Answer {
-                        status: head.status,
-                        chunks,
-                        keep_alive: false,
-                    });
+                    return Ok(Answer { status: head.status, chunks, keep_alive: false });
                 }
                 bail!("connection ended inside the answer");
             }
@@ -125,9 +104,6 @@ impl Connection {
 
     async fn read_some(&mut self) -> Result<usize> {
         self.input.reserve(BUFFER);
-        self.transport
-            .read_buf(&mut self.input)
-            .await
-            .context("read the answer")
+        self.transport.read_buf(&mut self.input).await.context("read the answer")
     }
 }

@@ -37,11 +37,7 @@ impl Budget {
     }
 
     fn take(&self) {
-        let _ = self
-            .0
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
-                left.checked_sub(1)
-            });
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
     }
 }
 
@@ -57,14 +53,8 @@ pub(super) struct Share {
 
 /// Runs until the window and the drain are over.
 pub(super) fn run(plan: &Plan, share: &Share) -> Result<Tally> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("start a runtime")?;
-    let window = Window {
-        start: share.window.0,
-        end: share.window.1,
-    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
+    let window = Window { start: share.window.0, end: share.window.1 };
     let shared = Rc::new(Shared {
         plan: plan.clone(),
         window,
@@ -82,9 +72,7 @@ pub(super) fn run(plan: &Plan, share: &Share) -> Result<Tally> {
 
 async fn drive(shared: &Rc<Shared>, share: &Share) -> Result<()> {
     let plan = &shared.plan;
-    let mine = (share.index..plan.connections.max(share.of))
-        .step_by(share.of)
-        .count();
+    let mine = (share.index..plan.connections.max(share.of)).step_by(share.of).count();
     // Opened over the first half of the warm-up; a thousand streams that start together would stay in step.
     let ramp = plan.warm_up / 2;
     let mut connections = JoinSet::new();
@@ -97,13 +85,7 @@ async fn drive(shared: &Rc<Shared>, share: &Share) -> Result<()> {
     }
     let pacer = async {
         match plan.shape {
-            Shape::Open { rate } => {
-                pace(
-                    shared,
-                    Schedule::new(share.begin + ramp, rate, share.index, share.of),
-                )
-                .await
-            }
+            Shape::Open { rate } => pace(shared, Schedule::new(share.begin + ramp, rate, share.index, share.of)).await,
             Shape::Closed | Shape::Handshakes => Ok(()),
         }
     };
@@ -133,23 +115,13 @@ async fn watch(shared: &Shared, slots: &[Rc<Slot>]) {
     loop {
         let now = Instant::now();
         for slot in slots {
-            if shared.plan.scenario.stream().is_some()
-                && slot.silent_for(now) > STALL
-                && !slot.stalled.replace(true)
-            {
+            if shared.plan.scenario.stream().is_some() && slot.silent_for(now) > STALL && !slot.stalled.replace(true) {
                 shared.tally.borrow_mut().failures.stalled_streams += 1;
             }
         }
         if shared.over(now) {
-            let open = slots
-                .iter()
-                .filter(|slot| slot.busy_since.get().is_some())
-                .count();
-            shared.tally.borrow_mut().open_streams = if shared.plan.scenario.stream().is_some() {
-                count(open)
-            } else {
-                0
-            };
+            let open = slots.iter().filter(|slot| slot.busy_since.get().is_some()).count();
+            shared.tally.borrow_mut().open_streams = if shared.plan.scenario.stream().is_some() { count(open) } else { 0 };
             return;
         }
         sleep_until((now + WATCH_EVERY).min(shared.window.end).into()).await;
@@ -159,20 +131,11 @@ async fn watch(shared: &Shared, slots: &[Rc<Slot>]) {
 /// Waits for what was sent. In the open loop what stays unanswered is counted with the latency it has reached.
 async fn drain(shared: &Shared, slots: &[Rc<Slot>]) {
     // A paced stream may be longer than the drain; its end is not waited for.
-    if shared
-        .plan
-        .scenario
-        .stream()
-        .is_some_and(|stream| stream.pace_ms > 0)
-        || shared.plan.most_requests.is_some()
-    {
+    if shared.plan.scenario.stream().is_some_and(|stream| stream.pace_ms > 0) || shared.plan.most_requests.is_some() {
         return;
     }
     let end = Instant::now() + DRAIN;
-    let busy = || {
-        slots.iter().any(|slot| slot.busy_since.get().is_some())
-            || !shared.queue.borrow().is_empty()
-    };
+    let busy = || slots.iter().any(|slot| slot.busy_since.get().is_some()) || !shared.queue.borrow().is_empty();
     while busy() && Instant::now() < end && !interrupt::requested() {
         sleep_until((Instant::now() + Duration::from_millis(5)).into()).await;
     }
@@ -184,12 +147,7 @@ async fn drain(shared: &Shared, slots: &[Rc<Slot>]) {
             tally.latency.record(now - since);
         }
     }
-    for since in shared
-        .queue
-        .borrow()
-        .iter()
-        .filter(|since| shared.window.contains(**since))
-    {
+    for since in shared.queue.borrow().iter().filter(|since| shared.window.contains(**since)) {
         tally.latency.record(now - *since);
     }
 }
@@ -208,9 +166,7 @@ struct Shared {
 
 impl Shared {
     fn over(&self, now: Instant) -> bool {
-        now >= self.window.end
-            || self.budget.as_deref().is_some_and(Budget::spent)
-            || interrupt::requested()
+        now >= self.window.end || self.budget.as_deref().is_some_and(Budget::spent) || interrupt::requested()
     }
 
     /// When the next request should be sent; `None` when there is no further one.
@@ -259,9 +215,7 @@ async fn connection(shared: Rc<Shared>, slot: Rc<Slot>, start: Instant) {
         slot.stalled.set(false);
         let succeeded = match shared.plan.shape {
             Shape::Handshakes => handshake(&shared, intended).await,
-            Shape::Closed | Shape::Open { .. } => {
-                request(&shared, &slot, &mut open, intended).await
-            }
+            Shape::Closed | Shape::Open { .. } => request(&shared, &slot, &mut open, intended).await,
         };
         slot.busy_since.set(None);
         if !succeeded {
@@ -291,12 +245,7 @@ async fn handshake(shared: &Shared, intended: Instant) -> bool {
 }
 
 /// One request; opens the connection when there is none. Tells whether it went well.
-async fn request(
-    shared: &Shared,
-    slot: &Slot,
-    open: &mut Option<Connection>,
-    intended: Instant,
-) -> bool {
+async fn request(shared: &Shared, slot: &Slot, open: &mut Option<Connection>, intended: Instant) -> bool {
     let plan = &shared.plan;
     if open.is_none() {
         match Connection::open(&plan.target, plan.tls.as_ref()).await {
@@ -316,17 +265,9 @@ async fn request(
     shared.next_request.set(number + 1);
     let bytes = &plan.requests[number % plan.requests.len()];
     if shared.window.contains(intended) {
-        shared
-            .tally
-            .borrow_mut()
-            .send_lag
-            .record(intended.elapsed());
+        shared.tally.borrow_mut().send_lag.record(intended.elapsed());
     }
-    let mut timing = Timing {
-        shared,
-        slot,
-        intended,
-    };
+    let mut timing = Timing { shared, slot, intended };
     let outcome = connection.exchange(bytes, plan.scenario, &mut timing).await;
     let now = Instant::now();
     let mut tally = shared.tally.borrow_mut();

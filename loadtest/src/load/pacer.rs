@@ -6,10 +6,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
-    timerfd_settime,
-};
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime};
 use tokio::io::unix::AsyncFd;
 
 /// The moments `begin + k / rate` in turn.
@@ -24,12 +21,7 @@ pub(super) struct Schedule {
 impl Schedule {
     /// The `index`-th of `of` interleaved parts of a schedule with `rate` moments per second in total.
     pub(super) fn new(begin: Instant, rate: f64, index: usize, of: usize) -> Self {
-        Self {
-            begin,
-            interval: 1.0 / rate.max(1e-3),
-            next: index as u64,
-            stride: of as u64,
-        }
+        Self { begin, interval: 1.0 / rate.max(1e-3), next: index as u64, stride: of as u64 }
     }
 
     /// The next moment, not yet taken.
@@ -55,17 +47,11 @@ pub(super) struct Alarm {
 }
 
 impl Alarm {
-    #[expect(
-        deprecated,
-        reason = "its successor is an unsafe fn; the descriptor is owned by the `AsyncFd` and closed by nobody else"
-    )]
+    #[expect(deprecated, reason = "its successor is an unsafe fn; the descriptor is owned by the `AsyncFd` and closed by nobody else")]
     pub(super) fn new() -> Result<Self> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
-        let timer =
-            timerfd_create(TimerfdClockId::Monotonic, flags).context("create a kernel timer")?;
-        Ok(Self {
-            timer: AsyncFd::new(timer).context("register the kernel timer")?,
-        })
+        let timer = timerfd_create(TimerfdClockId::Monotonic, flags).context("create a kernel timer")?;
+        Ok(Self { timer: AsyncFd::new(timer).context("register the kernel timer")? })
     }
 
     /// Waits until `moment`.
@@ -74,25 +60,11 @@ impl Alarm {
         if left.is_zero() {
             return Ok(());
         }
-        let value = Timespec {
-            tv_sec: left.as_secs().try_into()?,
-            tv_nsec: left.subsec_nanos().into(),
-        };
-        let once = Itimerspec {
-            it_interval: Timespec {
-                tv_sec: 0,
-                tv_nsec: 0,
-            },
-            it_value: value,
-        };
-        timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once)
-            .context("set the kernel timer")?;
+        let value = Timespec { tv_sec: left.as_secs().try_into()?, tv_nsec: left.subsec_nanos().into() };
+        let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
+        timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once).context("set the kernel timer")?;
         loop {
-            let mut ready = self
-                .timer
-                .readable()
-                .await
-                .context("wait for the kernel timer")?;
+            let mut ready = self.timer.readable().await.context("wait for the kernel timer")?;
             let mut expirations = [0; 8];
             match rustix::io::read(&self.timer, &mut expirations) {
                 Ok(_) => return Ok(()),
@@ -128,10 +100,7 @@ mod tests {
         let mut moments = Vec::new();
         for index in 0..2 {
             let mut schedule = Schedule::new(begin, 100.0, index, 2);
-            while let Some(moment) = schedule.take_due(
-                begin + Duration::from_millis(45),
-                begin + Duration::from_secs(1),
-            ) {
+            while let Some(moment) = schedule.take_due(begin + Duration::from_millis(45), begin + Duration::from_secs(1)) {
                 moments.push(moment - begin);
             }
         }
@@ -144,9 +113,6 @@ mod tests {
         let begin = Instant::now();
         let mut schedule = Schedule::new(begin, 10.0, 0, 1);
         let end = begin + Duration::from_millis(250);
-        assert_eq!(
-            std::iter::from_fn(|| schedule.take_due(begin + Duration::from_secs(9), end)).count(),
-            3
-        );
+        assert_eq!(std::iter::from_fn(|| schedule.take_due(begin + Duration::from_secs(9), end)).count(), 3);
     }
 }

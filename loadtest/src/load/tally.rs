@@ -27,12 +27,7 @@ pub(crate) struct Failures {
 impl Failures {
     /// All kinds together.
     pub(crate) fn total(&self) -> u64 {
-        self.connect
-            + self.status
-            + self.broken
-            + self.short_streams
-            + self.stalled_streams
-            + self.unanswered
+        self.connect + self.status + self.broken + self.short_streams + self.stalled_streams + self.unanswered
     }
 
     fn merge(&mut self, other: &Self) {
@@ -80,12 +75,7 @@ impl Tally {
     }
 
     pub(super) fn measurement(&self, before: Sample, after: Sample) -> Measurement {
-        let seconds = after
-            .at
-            .saturating_duration_since(before.at)
-            .as_secs_f64()
-            .max(1e-3);
-        let cpu = |sample: Sample| sample.process.map(|usage| usage.cpu);
+        let seconds = after.at.saturating_duration_since(before.at).as_secs_f64().max(1e-3);
         Measurement {
             seconds,
             completed: self.completed,
@@ -99,11 +89,9 @@ impl Tally {
             slower_than_10ms: self.latency.above(Duration::from_millis(10)),
             chunks: self.chunks,
             open_streams: self.open_streams,
-            cpu_seconds: cpu(after)
-                .zip(cpu(before))
-                .map(|(after, before)| after.saturating_sub(before).as_secs_f64()),
+            cpu_seconds: after.process.zip(before.process).map(|(after, before)| after.cpu_since(&before).as_secs_f64()),
             rss_bytes: after.process.map(|usage| usage.rss),
-            generator_cpu_seconds: after.own.cpu.saturating_sub(before.own.cpu).as_secs_f64(),
+            generator_cpu_seconds: after.own.cpu_since(&before.own).as_secs_f64(),
         }
     }
 }

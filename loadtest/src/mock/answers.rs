@@ -26,18 +26,10 @@ impl Dialect {
     pub(crate) fn of_path(path: &str) -> (Self, Option<Scenario>) {
         let path = path.split('?').next().unwrap_or(path);
         if let Some((models, _)) = path.rsplit_once(':') {
-            let model = models
-                .rsplit("models/")
-                .next()
-                .unwrap_or(models)
-                .replace("%2F", "/");
+            let model = models.rsplit("models/").next().unwrap_or(models).replace("%2F", "/");
             return (Self::Gemini, Some(Scenario::of_model(&model)));
         }
-        if path.ends_with("/messages") {
-            (Self::Anthropic, None)
-        } else {
-            (Self::Openai, None)
-        }
+        if path.ends_with("/messages") { (Self::Anthropic, None) } else { (Self::Openai, None) }
     }
 }
 
@@ -70,11 +62,7 @@ impl Chunk {
     fn new(event: &str) -> Self {
         let bytes = framed(event).into_bytes();
         let stamp = memchr::memchr(STAMP_MARK, &bytes).map_or(0, |at| at + 1);
-        debug_assert!(
-            bytes[stamp..stamp + STAMP_DIGITS]
-                .iter()
-                .all(|digit| *digit == b'0')
-        );
+        debug_assert!(bytes[stamp..stamp + STAMP_DIGITS].iter().all(|digit| *digit == b'0'));
         Self { bytes, stamp }
     }
 
@@ -93,17 +81,15 @@ impl Chunk {
 impl Stream {
     pub(crate) fn new(dialect: Dialect) -> Self {
         let (before, content, after) = events(dialect);
-        let mut opening = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-cache\r\ntransfer-encoding: chunked\r\n\r\n".to_owned();
+        let mut opening =
+            "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-cache\r\ntransfer-encoding: chunked\r\n\r\n"
+                .to_owned();
         for event in before {
             opening.push_str(&framed(event));
         }
         let mut closing: String = after.iter().map(|event| framed(event)).collect();
         closing.push_str("0\r\n\r\n");
-        Self {
-            opening: opening.into(),
-            chunk: Chunk::new(content),
-            closing: closing.into(),
-        }
+        Self { opening: opening.into(), chunk: Chunk::new(content), closing: closing.into() }
     }
 }
 
@@ -115,13 +101,7 @@ fn framed(event: &str) -> String {
 }
 
 /// Events before the content, one content event, events after it.
-fn events(
-    dialect: Dialect,
-) -> (
-    &'static [&'static str],
-    &'static str,
-    &'static [&'static str],
-) {
+fn events(dialect: Dialect) -> (&'static [&'static str], &'static str, &'static [&'static str]) {
     match dialect {
         Dialect::Openai => (
             &[
@@ -182,15 +162,8 @@ mod tests {
     fn json_answers_are_valid_and_of_the_stated_size() {
         for dialect in Dialect::ALL {
             let body = json_answer(dialect);
-            assert!(
-                serde_json::from_str::<serde_json::Value>(&body).is_ok(),
-                "{dialect:?}"
-            );
-            assert!(
-                (400..700).contains(&body.len()),
-                "{dialect:?}: {}",
-                body.len()
-            );
+            assert!(serde_json::from_str::<serde_json::Value>(&body).is_ok(), "{dialect:?}");
+            assert!((400..700).contains(&body.len()), "{dialect:?}: {}", body.len());
         }
     }
 
@@ -199,20 +172,12 @@ mod tests {
         for dialect in Dialect::ALL {
             let mut stream = Stream::new(dialect);
             stream.chunk.stamp(1_795_410_000_123_456);
-            let bytes = [
-                &stream.opening[..],
-                &stream.chunk.bytes().repeat(5),
-                &stream.closing,
-            ]
-            .concat();
+            let bytes = [&stream.opening[..], &stream.chunk.bytes().repeat(5), &stream.closing].concat();
             let head = Head::response(&bytes).unwrap().unwrap();
             let mut reader = BodyReader::new(head.framing);
             let (mut scanner, mut chunks) = (EventScanner::default(), 0);
-            let mut count =
-                |event| chunks += u32::from(event == Event::Chunk(1_795_410_000_123_456));
-            reader
-                .feed(&bytes[head.length..], |data| scanner.feed(data, &mut count))
-                .unwrap();
+            let mut count = |event| chunks += u32::from(event == Event::Chunk(1_795_410_000_123_456));
+            reader.feed(&bytes[head.length..], |data| scanner.feed(data, &mut count)).unwrap();
             assert!(reader.done());
             assert_eq!(chunks, 5, "{dialect:?}");
         }
@@ -223,28 +188,16 @@ mod tests {
         for dialect in Dialect::ALL {
             let (before, content, after) = events(dialect);
             for event in before.iter().chain([&content]).chain(after) {
-                let data = event
-                    .lines()
-                    .find_map(|line| line.strip_prefix("data: "))
-                    .unwrap();
-                assert!(
-                    data == "[DONE]" || serde_json::from_str::<serde_json::Value>(data).is_ok(),
-                    "{event}"
-                );
+                let data = event.lines().find_map(|line| line.strip_prefix("data: ")).unwrap();
+                assert!(data == "[DONE]" || serde_json::from_str::<serde_json::Value>(data).is_ok(), "{event}");
             }
         }
     }
 
     #[test]
     fn paths_choose_the_dialect() {
-        assert_eq!(
-            Dialect::of_path("/v1/chat/completions"),
-            (Dialect::Openai, None)
-        );
-        assert_eq!(
-            Dialect::of_path("/anthropic/v1/messages?beta=true"),
-            (Dialect::Anthropic, None)
-        );
+        assert_eq!(Dialect::of_path("/v1/chat/completions"), (Dialect::Openai, None));
+        assert_eq!(Dialect::of_path("/anthropic/v1/messages?beta=true"), (Dialect::Anthropic, None));
         let gemini = Dialect::of_path("/v1beta/models/bench/sse-4-5:streamGenerateContent?alt=sse");
         assert_eq!(gemini, (Dialect::Gemini, Some(Scenario::sse(4, 5))));
     }
