@@ -22,7 +22,7 @@ use serde_json::value::RawValue;
 pub(crate) use answer::{Choice, complete};
 pub(crate) use chunk::{ChunkWriter, Position};
 pub(crate) use json::Json;
-pub(crate) use message::{CacheControl, CacheLifetime, Content, DataUrl, File, Message, Part, ReasoningDetail, Role, ToolCall};
+pub(crate) use message::{CacheControl, CacheLifetime, CachedText, Content, DataUrl, File, Message, Part, ReasoningDetail, Role, ToolCall};
 pub(crate) use output::{NamedSchema, OutputFormat, OutputShape};
 pub(crate) use parameters::Parameters;
 pub(crate) use reply::{Annotation, Call, Detail, DetailBody, Media, Piece, Source};
@@ -202,6 +202,11 @@ impl<'a> Request<'a> {
     pub(crate) fn system(&self) -> impl Iterator<Item = (usize, &Message<'a>)> {
         let lonely = self.is_only_system();
         self.messages.iter().enumerate().filter(move |(_, message)| !lonely && message.role.is_system())
+    }
+
+    /// Whether [`Request::system`] has anything to say.
+    pub(crate) fn has_system(&self) -> bool {
+        self.system().any(|(_, message)| message.has_content())
     }
 
     /// Everything that is not system text, with its place in the caller's list.

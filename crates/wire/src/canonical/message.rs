@@ -27,6 +27,35 @@ pub(crate) struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
+    /// The texts of a system message that say something; `index` is the message's place in the caller's list.
+    pub(crate) fn system_texts(&self, index: usize) -> Result<Vec<CachedText<'_, 'a>>, RequestError> {
+        let parts = match &self.content {
+            None => return Ok(Vec::new()),
+            Some(Content::Text(text)) if text.is_blank() => return Ok(Vec::new()),
+            Some(Content::Text(text)) => return Ok(vec![(*text, None)]),
+            Some(Content::Parts(parts)) => parts,
+        };
+        let mut texts = Vec::with_capacity(parts.len());
+        for (at, part) in parts.iter().enumerate() {
+            let text = part
+                .text
+                .ok_or_else(|| RequestError::invalid(format!("messages[{index}].content[{at}].type"), "system messages hold text only"))?;
+            if !text.is_blank() {
+                texts.push((text, part.cache_control.as_ref()));
+            }
+        }
+        Ok(texts)
+    }
+
+    /// Whether it says or shows anything.
+    pub(crate) fn has_content(&self) -> bool {
+        match &self.content {
+            None => false,
+            Some(Content::Text(text)) => !text.is_blank(),
+            Some(Content::Parts(parts)) => parts.iter().any(|part| !part.text.is_some_and(JsonStr::is_blank)),
+        }
+    }
+
     /// The tool calls, or an empty list.
     pub(crate) fn tool_calls(&self) -> &[ToolCall<'a>] {
         self.tool_calls.as_deref().unwrap_or_default()
@@ -37,6 +66,9 @@ impl<'a> Message<'a> {
         self.reasoning_details.as_deref().unwrap_or_default()
     }
 }
+
+/// A text with its own cache marker.
+pub(crate) type CachedText<'m, 'a> = (JsonStr<'a>, Option<&'m CacheControl<'a>>);
 
 /// Who speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]

@@ -2,7 +2,7 @@
 
 use super::{REASONING_FORMAT, media};
 use crate::{
-    canonical::{CacheControl, CacheLifetime, Content, Json, JsonStr, Message, Part, ReasoningDetail, Request, Role, ToolCall},
+    canonical::{CacheControl, CacheLifetime, CachedText, Content, Json, JsonStr, Message, Part, ReasoningDetail, Request, Role, ToolCall},
     error::{ErrorType, RequestError},
 };
 
@@ -22,9 +22,6 @@ enum Speaker {
     User,
     Assistant,
 }
-
-/// A text with its own cache marker.
-pub(super) type CachedText<'m, 'a> = (JsonStr<'a>, Option<&'m CacheControl<'a>>);
 
 impl<'j, 'b> Conversation<'j, 'b> {
     /// Writes into the open `messages` array behind `json`.

@@ -117,7 +117,7 @@ impl<'r, 'a> Encoder<'r, 'a> {
 
     fn write_system(&self, json: &mut Json<'_>) -> Result<(), RequestError> {
         let instruction = self.output.instruction();
-        if instruction.is_none() && !system::is_given(self.request) {
+        if instruction.is_none() && !self.request.has_system() {
             return Ok(());
         }
         json.array_at("system");
@@ -163,15 +163,10 @@ impl<'r, 'a> Encoder<'r, 'a> {
 
     /// Effort and output format share one object.
     fn write_output_config(&mut self, json: &mut Json<'_>) {
-        let verbosity = self.parameters.take("verbosity", self.request.verbosity.as_deref());
-        let effort = self.plan.effort.or_else(|| {
-            let verbosity = verbosity?;
-            let effort = Effort::parse(verbosity).filter(|_| self.generation.takes_effort());
-            if effort.is_none() {
-                self.parameters.drop("verbosity");
-            }
-            effort?.nearest(self.generation.efforts())
-        });
+        let effort = self.plan.effort.or_else(|| self.effort_of_verbosity());
+        if self.plan.effort.is_some() {
+            self.parameters.drop_given("verbosity", &self.request.verbosity);
+        }
         let schema = match self.output {
             Output::Native(schema) => Some(schema),
             Output::Free | Output::Tool(_) | Output::Instruction(_) => None,
@@ -191,6 +186,16 @@ impl<'r, 'a> Encoder<'r, 'a> {
             json.close_object();
         }
         json.close_object();
+    }
+
+    /// Where nothing was said about reasoning, the API's effort does what verbosity asks for.
+    fn effort_of_verbosity(&mut self) -> Option<Effort> {
+        let verbosity = self.parameters.take("verbosity", self.request.verbosity.as_deref())?;
+        let effort = Effort::parse(verbosity).filter(|_| self.generation.takes_effort());
+        if effort.is_none() {
+            self.parameters.drop("verbosity");
+        }
+        effort?.nearest(self.generation.efforts())
     }
 
     fn write_account(&mut self, json: &mut Json<'_>) {
@@ -219,6 +224,7 @@ impl<'r, 'a> Encoder<'r, 'a> {
         parameters.drop_given("logprobs", &request.logprobs.filter(|&asked| asked));
         parameters.drop_given("top_logprobs", &request.top_logprobs);
         parameters.drop_given("prediction", &request.prediction);
+        parameters.drop_given("image_config", &request.image_config);
         parameters.drop_given("n", &request.n.filter(|&n| n > 1));
         let media = request.modalities.iter().flatten().find(|modality| &***modality != "text");
         parameters.drop_given("modalities", &media);

@@ -230,7 +230,8 @@ impl StreamDecoder {
     }
 
     fn message_delta(&mut self, at: &mut Position<'_>, delta: &Delta<'_>) {
-        let Some(native) = delta.stop_reason else {
+        // Some vendors repeat the reason with the final counts; the answer ends once.
+        let Some(native) = delta.stop_reason.filter(|_| at.facts.finish_reason.is_none()) else {
             return;
         };
         let refusal = delta.stop_details.as_ref().and_then(|details| details.explanation);

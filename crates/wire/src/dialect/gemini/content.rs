@@ -15,29 +15,11 @@ const FOREIGN_CALL: &str = "skip_thought_signature_validator";
 pub(super) fn write_system(request: &Request<'_>, json: &mut Json<'_>) -> Result<(), RequestError> {
     for (index, message) in request.system() {
         let mut name = message.name;
-        match &message.content {
-            None => {}
-            Some(Content::Text(text)) => write_text(json, name, *text),
-            Some(Content::Parts(parts)) => {
-                for (at, part) in parts.iter().enumerate() {
-                    let text = part.text.ok_or_else(|| {
-                        RequestError::invalid(format!("messages[{index}].content[{at}].type"), "system messages hold text only")
-                    })?;
-                    write_text(json, name.take(), text);
-                }
-            }
+        for (text, _) in message.system_texts(index)? {
+            write_text(json, name.take(), text);
         }
     }
     Ok(())
-}
-
-/// Whether there is anything for [`write_system`] to write.
-pub(super) fn has_system(request: &Request<'_>) -> bool {
-    request.system().any(|(_, message)| match &message.content {
-        None => false,
-        Some(Content::Text(_)) => true,
-        Some(Content::Parts(parts)) => !parts.is_empty(),
-    })
 }
 
 /// Writes the conversation into an open array.
@@ -96,12 +78,17 @@ impl<'j, 'b, 'r, 'a> Conversation<'j, 'b, 'r, 'a> {
         let mut name = message.name;
         match &message.content {
             None => {}
+            // The API refuses empty text.
+            Some(Content::Text(text)) if text.is_empty() => {}
             Some(Content::Text(text)) => {
                 self.turn_to(Speaker::User);
                 write_text(self.json, name, *text);
             }
             Some(Content::Parts(parts)) => {
                 for (at, part) in parts.iter().enumerate() {
+                    if part.text.is_some_and(JsonStr::is_empty) {
+                        continue;
+                    }
                     self.turn_to(Speaker::User);
                     match part.text {
                         Some(text) => write_text(self.json, name.take(), text),

@@ -61,7 +61,7 @@ impl<'r, 'a> Encoder<'r, 'a> {
 
     fn write(&mut self, json: &mut Json<'_>) -> Result<(), RequestError> {
         json.open_object();
-        if content::has_system(self.request) {
+        if self.request.has_system() {
             json.object_at("systemInstruction");
             json.array_at("parts");
             content::write_system(self.request, json)?;
