@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
 import urllib.request
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -34,9 +35,17 @@ TEMPLATE = WORK / "data-template"
 START_TIMEOUT_SECONDS = 30
 STOP_TIMEOUT_SECONDS = 20
 
-# What `POST {control}/sim/fault` takes. The names are what the suites ask for.
+# The states the suites ask for, as scripts of the simulated providers (`crates/provider-sim/src/script.rs`).
 FAULTS = {
-    "none": {},
+    "none": "ok",
+    "rate_limited": "status=429; retry-after=7",
+    "rate_limited_briefly": "status=429; retry-after=1",
+    "server_error": "status=500",
+    "overloaded": "status=503",
+    "cut": "cut=3",
+    # First token after a second, then ten a second.
+    "slow_stream": "slow=200",
+    "silent": "hang",
 }
 
 
@@ -49,21 +58,16 @@ class Sim:
     control: str
 
     def fault(self, name: str) -> None:
-        self._post("/sim/fault", FAULTS[name])
-
-    def stats(self) -> dict:
-        with urllib.request.urlopen(f"{self.control}/sim/stats", timeout=5) as answer:
-            return json.load(answer)
-
-    def _post(self, path: str, body: dict) -> None:
-        request = urllib.request.Request(
-            self.control + path,
-            data=json.dumps(body).encode(),
-            headers={"content-type": "application/json"},
-            method="POST",
-        )
+        """From now on every request meets this."""
+        script = urllib.parse.quote(FAULTS[name])
+        request = urllib.request.Request(f"{self.control}/fault?script={script}", data=b"", method="POST")
         with urllib.request.urlopen(request, timeout=5):
             pass
+
+    def stats(self) -> dict:
+        """What it has seen: `requests`, `active_requests`, `active_streams`, `disconnects`."""
+        with urllib.request.urlopen(self.control, timeout=5) as answer:
+            return json.load(answer)
 
 
 @dataclass
@@ -130,11 +134,12 @@ class Running:
             shutil.copytree(TEMPLATE, data)
         ready = self.folder / "ready.json"
         self.log = self.folder / "edge.log"
+        quiet = ["--reliable", "--traffic", "0", "--no-real-providers", "--plain"]
         listeners = ["--http", "127.0.0.1:0", "--https", "127.0.0.1:0", "--ops", "127.0.0.1:0"]
         files = ["--data-dir", str(data), "--ready-file", str(ready)]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [binary, "dev", *listeners, *files, "--no-real-providers", "--plain"],
+                [binary, "dev", *listeners, *files, *quiet],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

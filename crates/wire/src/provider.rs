@@ -149,11 +149,31 @@ pub enum ReasoningStyle {
 }
 
 impl ProviderInfo {
+    /// A provider that keeps to its dialect: bearer key, no rate-limit headers, no quirks.
+    pub fn new(slug: impl Into<String>, name: impl Into<String>, base_url: impl Into<String>, dialect: Dialect) -> Self {
+        Self {
+            slug: slug.into(),
+            name: name.into(),
+            base_url: base_url.into(),
+            dialect,
+            auth: AuthScheme::default(),
+            key_env: Vec::new(),
+            rate_limits: RateLimitScheme::default(),
+            cancels_billing: false,
+            chat_path: None,
+            quirks: Quirks::default(),
+            extra_headers: HashMap::new(),
+            privacy_policy_url: None,
+            terms_of_service_url: None,
+            status_page_url: None,
+            headquarters: None,
+            datacenters: Vec::new(),
+        }
+    }
+
     /// The fixed headers, parsed; names and values were checked when the catalogue was read.
     pub fn headers(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> + '_ {
-        self.extra_headers
-            .iter()
-            .filter_map(|(name, value)| Some((HeaderName::try_from(name.as_str()).ok()?, value.parse().ok()?)))
+        self.extra_headers.iter().filter_map(|(name, value)| Some((HeaderName::try_from(name.as_str()).ok()?, value.parse().ok()?)))
     }
 }
 
@@ -177,8 +197,7 @@ impl ProviderCatalog {
     /// The providers that come with Tidegate.
     pub fn shipped() -> &'static Self {
         static SHIPPED: LazyLock<ProviderCatalog> = LazyLock::new(|| {
-            ProviderCatalog::parse(include_str!("providers.toml"))
-                .expect("the shipped file is part of the build and a test parses it")
+            ProviderCatalog::parse(include_str!("providers.toml")).expect("the shipped file is part of the build and a test parses it")
         });
         &SHIPPED
     }
@@ -244,8 +263,8 @@ pub fn providers() -> &'static [ProviderInfo] {
 
 impl ProviderInfo {
     fn check(&self, blame: &mut impl FnMut(String)) {
-        let slug_ok = !self.slug.is_empty()
-            && self.slug.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.'));
+        let slug_ok =
+            !self.slug.is_empty() && self.slug.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.'));
         if !slug_ok {
             blame("key `slug` must be lower-case letters, digits, `-` and `.`".to_owned());
         }
@@ -315,7 +334,8 @@ mod tests {
 
     #[test]
     fn errors_name_entry_and_key() {
-        let text = "[[provider]]\nslug='a'\nname='A'\nbase_url='ftp://a'\n[[provider]]\nslug='b'\nname='B'\nbase_url='https://b'\nnonsense=1\n";
+        let text =
+            "[[provider]]\nslug='a'\nname='A'\nbase_url='ftp://a'\n[[provider]]\nslug='b'\nname='B'\nbase_url='https://b'\nnonsense=1\n";
         let errors = ProviderCatalog::parse(text).unwrap_err();
         assert_eq!(errors.len(), 2);
         assert!(errors[0].to_string().contains("`a`") && errors[0].to_string().contains("`base_url`"), "{}", errors[0]);

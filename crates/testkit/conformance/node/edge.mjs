@@ -31,11 +31,8 @@ export class Edge {
   async fault(name) {
     await Promise.all(
       this.sims.map(async ({ control }) => {
-        const answer = await fetch(`${control}/sim/fault`, {
-          method: "POST",
-          headers: { "content-type": "application/json" },
-          body: JSON.stringify(this.faults[name]),
-        });
+        const script = encodeURIComponent(this.faults[name]);
+        const answer = await fetch(`${control}/fault?script=${script}`, { method: "POST" });
         if (!answer.ok) throw new Error(`fault ${name}: ${answer.status} ${await answer.text()}`);
       }),
     );

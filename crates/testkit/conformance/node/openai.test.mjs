@@ -10,6 +10,7 @@ import { zodResponseFormat as zodResponseFormat6 } from "openai-6/helpers/zod";
 import { Edge, eventually } from "./edge.mjs";
 
 const QUESTION = [{ role: "user", content: "Name a colour of the sea." }];
+const TOOL_QUESTION = [{ role: "user", content: "What are the tide and the weather in Aberdeen?" }];
 const tool = (name, parameter) => ({
   type: "function",
   function: {
@@ -85,7 +86,7 @@ for (const [version, OpenAI, zodResponseFormat] of VERSIONS) {
     test("a forced tool is called", async () => {
       const answer = await client.chat.completions.create({
         model: edge.model,
-        messages: QUESTION,
+        messages: TOOL_QUESTION,
         tools: TOOLS,
         tool_choice: { type: "function", function: { name: "weather" } },
       });
@@ -112,7 +113,7 @@ for (const [version, OpenAI, zodResponseFormat] of VERSIONS) {
       }));
       const runner = client.chat.completions.runTools({
         model: edge.model,
-        messages: QUESTION,
+        messages: TOOL_QUESTION,
         tools: runnable,
         parallel_tool_calls: true,
       });
@@ -124,7 +125,7 @@ for (const [version, OpenAI, zodResponseFormat] of VERSIONS) {
     test("streamed tool calls can be put together", async () => {
       const stream = client.chat.completions.stream({
         model: edge.model,
-        messages: QUESTION,
+        messages: TOOL_QUESTION,
         tools: TOOLS,
         tool_choice: "required",
         parallel_tool_calls: true,

@@ -19,7 +19,7 @@ def test_leaving_a_stream_closes_the_upstream(own_edge):
         record = eventually(lambda: generation(own_edge, first.id))
         assert record["cancelled"] is True
         assert record["streamed"] is True
-    assert eventually(lambda: sum(sim.stats()["cancelled"] for sim in own_edge.sims) == 1)
+    assert eventually(lambda: sum(sim.stats()["disconnects"] for sim in own_edge.sims) == 1)
 
 
 def test_a_timeout_of_the_client_is_a_cancellation_too(own_edge):
@@ -29,7 +29,7 @@ def test_a_timeout_of_the_client_is_a_cancellation_too(own_edge):
             client.chat.completions.create(model=own_edge.models[0], messages=QUESTION, stream=True)
         except openai.APITimeoutError:
             pass
-    assert eventually(lambda: all(sim.stats()["in_flight"] == 0 for sim in own_edge.sims))
+    assert eventually(lambda: all(sim.stats()["active_requests"] == 0 for sim in own_edge.sims))
 
 
 def generation(edge, identifier: str) -> dict | None:

@@ -1,0 +1,190 @@
+//! `tidegate edge`: loads a configuration, serves it, and takes over changes while serving.
+
+mod changes;
+mod watch;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use prometheus::{IntCounterVec, Opts, Registry};
+use tidegate_edge::{Edge, Services};
+use tidegate_runtime::logging::{self, LogConfig, LogFormat};
+use tidegate_runtime::signals::{StopSignals, reload_signals};
+use tidegate_runtime::telemetry::Telemetry;
+use tidegate_runtime::{Shutdown, Tasks};
+
+use super::{BAD_CONFIG, show_problems};
+use crate::cli::{EdgeArgs, Global};
+use crate::config::file::LogFormatName;
+use crate::config::{self, Config, Environment, Report, Secrets};
+use crate::output::Output;
+use changes::Changes;
+use watch::Watch;
+
+/// Threads for accepting, the operations port and reloads. Requests run on the edge's own workers.
+const BACKGROUND_THREADS: usize = 2;
+/// How often the files are looked at.
+const POLL: Duration = Duration::from_secs(1);
+/// Time for the last spans to leave after the last request.
+const LAST_EXPORT: Duration = Duration::from_secs(5);
+
+pub(super) fn run(args: &EdgeArgs, global: &Global, output: &mut Output) -> anyhow::Result<ExitCode> {
+    let environment = Environment::of_process();
+    // Before the reading, so that a change in between is seen.
+    let watch = Watch::new(&args.config);
+    let (config, report) = config::load(&args.config, &environment, Secrets::Required);
+    show_problems(&report, output);
+    let Some(config) = config else { return Ok(ExitCode::from(BAD_CONFIG)) };
+
+    logging::init(&log_config(&config.process.log, global)).context("start logging")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(BACKGROUND_THREADS)
+        .thread_name("tidegate")
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    runtime.block_on(serve(config, environment, watch))
+}
+
+async fn serve(config: Config, environment: Environment, watch: Watch) -> anyhow::Result<ExitCode> {
+    let mut stops = StopSignals::install().context("listen for stop signals")?;
+    let registry = Registry::new();
+    let reloads = reload_counter(&registry).context("register metrics")?;
+    // Outlives the edge, so that the spans of the last requests leave too.
+    let exports = Tasks::with_shutdown(Shutdown::new());
+    let telemetry = match &config.process.telemetry {
+        Some(telemetry) => Telemetry::start(telemetry, &registry, &exports).context("start trace export")?,
+        None => Telemetry::off(),
+    };
+    let services = Services { registry, telemetry, ..Services::default() };
+    let edge = Edge::start(config.edge.clone(), config.mesh.clone(), services).await.context("start the edge")?;
+    for (name, address) in &edge.bound().listeners {
+        tracing::info!(listener = %name, %address, "listening");
+    }
+    if let Some(address) = edge.bound().operations {
+        tracing::info!(%address, "operations port");
+    }
+    tracing::info!(endpoints = config.mesh.endpoints.len(), models = config.mesh.models.len(), keys = config.mesh.keys.len(), "serving");
+
+    let mut reloader = Reloader { watch: watch.with_files(&config.files), config, environment, reloads };
+    let signal = reloader.run_until(&edge, &mut stops).await?;
+    tracing::info!(signal, "stopping: new connections are refused, running requests may end");
+    // Losing a branch is safe: a shutdown that is dropped ends with the process, which a second signal asks for.
+    let code = tokio::select! {
+        cut = edge.shutdown() => {
+            tracing::info!(cut, "stopped");
+            ExitCode::SUCCESS
+        }
+        signal = stops.next() => {
+            tracing::warn!(signal, "stopped at once by a second signal; running requests were cut off");
+            ExitCode::FAILURE
+        }
+    };
+    if let Err(unfinished) = exports.close(LAST_EXPORT).await {
+        tracing::warn!(%unfinished, "some traces were not exported");
+    }
+    Ok(code)
+}
+
+/// Takes changes of the files over while an edge serves.
+struct Reloader {
+    watch: Watch,
+    config: Config,
+    environment: Environment,
+    reloads: IntCounterVec,
+}
+
+impl Reloader {
+    /// Runs until a stop signal, whose name it returns.
+    async fn run_until(&mut self, edge: &Edge, stops: &mut StopSignals) -> anyhow::Result<&'static str> {
+        let mut hangups = reload_signals().context("listen for SIGHUP")?;
+        let mut ticks = tokio::time::interval(POLL);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            // Losing a branch is safe: signals stay pending in their streams, and a lost tick comes again.
+            tokio::select! {
+                signal = stops.next() => return Ok(signal),
+                Some(()) = hangups.next() => {
+                    edge.refresh_files();
+                    self.watch.look();
+                    self.reload(edge);
+                }
+                _ = ticks.tick() => {
+                    if self.watch.look() {
+                        self.reload(edge);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads the files again. What is wrong is logged, and the old configuration goes on.
+    fn reload(&mut self, edge: &Edge) {
+        let (config, report) = config::load(self.watch.config(), &self.environment, Secrets::Required);
+        log_problems(&report);
+        let Some(mut config) = config else {
+            tracing::error!(errors = report.errors(), "the new configuration is refused; the old one goes on");
+            self.count("refused");
+            return;
+        };
+        config.mesh.revision = edge.revision() + 1;
+        let changes = Changes::between(&self.config, &config);
+        if changes.is_empty() {
+            self.count("unchanged");
+            tracing::info!("the configuration says what it said before");
+            return;
+        }
+        if let Err(problems) = edge.reload(config.mesh.clone()) {
+            for problem in &problems {
+                tracing::error!(%problem, "configuration");
+            }
+            tracing::error!(errors = problems.len(), "the new configuration is refused; the old one goes on");
+            self.count("refused");
+            return;
+        }
+        changes.log(config.mesh.revision);
+        self.watch = std::mem::take(&mut self.watch).with_files(&config.files);
+        // What a restart would change stays as it runs, so that it is named again with the next change.
+        config.edge = self.config.edge.clone();
+        config.process = self.config.process.clone();
+        self.config = config;
+        self.count("applied");
+    }
+
+    fn count(&self, result: &str) {
+        self.reloads.with_label_values(&[result]).inc();
+    }
+}
+
+fn log_problems(report: &Report) {
+    for (problem, line) in report.problems.iter().zip(report.lines()) {
+        match problem.severity {
+            config::problem::Severity::Error => tracing::error!(problem = %line, "configuration"),
+            config::problem::Severity::Warning => tracing::warn!(problem = %line, "configuration"),
+        }
+    }
+}
+
+/// The command line wins over the file.
+fn log_config(file: &LogConfig, global: &Global) -> LogConfig {
+    LogConfig {
+        format: match global.log_format {
+            Some(LogFormatName::Auto) => LogFormat::Auto,
+            Some(LogFormatName::Json) => LogFormat::Json,
+            Some(LogFormatName::Human) => LogFormat::Human,
+            None => file.format,
+        },
+        filter: global.log_level.clone().unwrap_or_else(|| file.filter.clone()),
+    }
+}
+
+fn reload_counter(registry: &Registry) -> prometheus::Result<IntCounterVec> {
+    let help = "Readings of a changed configuration by result: applied, unchanged, or refused because something in it is wrong.";
+    let counter = IntCounterVec::new(Opts::new("tidegate_config_reloads_total", help), &["result"])?;
+    for result in ["applied", "unchanged", "refused"] {
+        counter.with_label_values(&[result]);
+    }
+    registry.register(Box::new(counter.clone()))?;
+    Ok(counter)
+}
