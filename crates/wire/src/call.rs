@@ -110,6 +110,7 @@ struct RequestFacts {
     format_bytes: u64,
     debug_echo: bool,
     cache_marked: bool,
+    hides_reasoning: bool,
 }
 
 /// A string of the request: a span where the bytes are the text, else the decoded text.
@@ -147,11 +148,7 @@ impl ChatCall {
         let mut messages = None;
         let mut object = cursor.enter_object().map_err(not_json)?;
         while let Some(key) = cursor.next_key(&mut object).map_err(not_json)? {
-            let field = if key.escaped {
-                Field::from_name(key.decode(&body).as_bytes())
-            } else {
-                Field::from_name(key.inner.of(&body))
-            };
+            let field = if key.escaped { Field::from_name(key.decode(&body).as_bytes()) } else { Field::from_name(key.inner.of(&body)) };
             let kind = cursor.kind().map_err(not_json)?;
             let value = if field == Some(Field::Messages) && kind != Kind::Null {
                 let read = Messages::read(&mut cursor, limits.max_messages)?;
@@ -321,6 +318,11 @@ impl ChatCall {
     /// A `cache_control` mark is somewhere at the top level or in the messages.
     pub fn cache_marked(&self) -> bool {
         self.facts.cache_marked || self.messages.cache_marked
+    }
+
+    /// The model may think, but its thoughts are not to be shown: `reasoning.exclude`, or `include_reasoning: false`.
+    pub fn hides_reasoning(&self) -> bool {
+        self.facts.hides_reasoning
     }
 
     /// Number of messages.

@@ -69,16 +69,14 @@ pub fn encode(call: &ChatCall, target: &Target<'_>) -> Result<UpstreamRequest, R
 }
 
 /// Reads a whole answer. `call` is the request it answers, when the caller of this function still has it.
-pub fn read_completion(
-    dialect: Dialect,
-    body: Bytes,
-    call: Option<&ChatCall>,
-    stamp: Stamp,
-) -> Result<Completion, Failure> {
-    // No dialect needs the request to read the answer yet; it stays in the signature for those that will (legacy `functions`).
-    let _ = call;
+pub fn read_completion(dialect: Dialect, body: Bytes, call: Option<&ChatCall>, stamp: Stamp) -> Result<Completion, Failure> {
+    // Translated dialects ask their upstreams not to show thoughts; this one cannot ask, so it looks away.
+    let reasoning = match call {
+        Some(call) if call.hides_reasoning() => openai_chat::Reasoning::Hidden,
+        _ => openai_chat::Reasoning::Shown,
+    };
     match dialect {
-        Dialect::OpenaiChat => openai_chat::read_completion(body, stamp),
+        Dialect::OpenaiChat => openai_chat::read_completion(body, stamp, reasoning),
         Dialect::AnthropicMessages => anthropic_messages::read_completion(body, stamp),
         Dialect::Gemini => gemini::read_completion(body, stamp),
     }

@@ -31,6 +31,18 @@ impl RequestError {
         }
     }
 
+    /// The answer to give for it; a fault of our own is masked.
+    pub fn body(&self) -> ErrorBody<'_> {
+        let own = self.status == 500;
+        ErrorBody {
+            code: self.status,
+            message: if own { ErrorBody::MASKED } else { &self.message },
+            error_type: (!own).then_some(self.error_type),
+            param: self.param.as_deref(),
+            ..ErrorBody::default()
+        }
+    }
+
     /// A refusal that concerns the request as a whole.
     pub fn of(error_type: ErrorType, message: impl Into<String>) -> Self {
         Self { status: error_type.status(), error_type, param: None, message: message.into() }

@@ -77,16 +77,39 @@ impl FinishReason {
         word.copy_from_slice(native.as_bytes());
         word.make_ascii_lowercase();
         match &*word {
-            b"length" | b"max_tokens" | b"max_output_tokens" | b"model_length" | b"max_length" | b"token_limit"
-            | b"context_length" | b"model_context_window_exceeded" | b"insufficient_context" => Self::Length,
+            b"length"
+            | b"max_tokens"
+            | b"max_output_tokens"
+            | b"model_length"
+            | b"max_length"
+            | b"token_limit"
+            | b"context_length"
+            | b"model_context_window_exceeded"
+            | b"insufficient_context" => Self::Length,
             b"tool_calls" | b"tool_call" | b"tool_use" | b"function_call" | b"function_calls" => Self::ToolCalls,
-            b"content_filter" | b"content_filtered" | b"safety" | b"refusal" | b"recitation" | b"blocklist"
-            | b"prohibited_content" | b"spii" | b"sensitive" | b"guardrail_intervened" | b"image_safety" | b"language"
+            b"content_filter"
+            | b"content_filtered"
+            | b"safety"
+            | b"refusal"
+            | b"recitation"
+            | b"blocklist"
+            | b"prohibited_content"
+            | b"spii"
+            | b"sensitive"
+            | b"guardrail_intervened"
+            | b"image_safety"
+            | b"language"
             | b"error_toxic" => Self::ContentFilter,
-            b"error" | b"error_limit" | b"network_error" | b"insufficient_system_resource" | b"server_error"
-            | b"malformed_function_call" | b"unexpected_tool_call" | b"abort" | b"aborted" | b"repetition_truncation" => {
-                Self::Error
-            }
+            b"error"
+            | b"error_limit"
+            | b"network_error"
+            | b"insufficient_system_resource"
+            | b"server_error"
+            | b"malformed_function_call"
+            | b"unexpected_tool_call"
+            | b"abort"
+            | b"aborted"
+            | b"repetition_truncation" => Self::Error,
             _ => Self::Stop,
         }
     }

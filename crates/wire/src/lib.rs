@@ -35,9 +35,7 @@ pub use dialect::{Dialect, encode, read_completion};
 pub use error::{Availability, ErrorBody, ErrorType, PreviousError, RequestError, write_stream_error};
 pub use facts::{Closing, Cost, Facts, FinishReason, Stamp};
 pub use failure::{Failure, FailureKind, classify, retry_after};
-pub use provider::{
-    AuthScheme, MaxTokensField, ProviderCatalog, ProviderError, ProviderInfo, Quirks, ReasoningStyle, providers,
-};
+pub use provider::{AuthScheme, MaxTokensField, ProviderCatalog, ProviderError, ProviderInfo, Quirks, ReasoningStyle, providers};
 pub use rate_limit::{RateLimitScheme, RateLimits, rate_limits};
 pub use stream::{KEEP_ALIVE, Progress, StreamReader};
 pub use target::{Target, UpstreamRequest};

@@ -503,9 +503,7 @@ fn unescape(raw: &str) -> String {
                 rest = tail;
                 let low = rest.strip_prefix("\\u").map(hex_unit).filter(|(low, _)| (0xDC00..0xE000).contains(low));
                 let (code, tail) = match low {
-                    Some((low, tail)) if (0xD800..0xDC00).contains(&unit) => {
-                        (0x10000 + ((unit - 0xD800) << 10) + (low - 0xDC00), tail)
-                    }
+                    Some((low, tail)) if (0xD800..0xDC00).contains(&unit) => (0x10000 + ((unit - 0xD800) << 10) + (low - 0xDC00), tail),
                     _ => (unit, rest),
                 };
                 rest = tail;

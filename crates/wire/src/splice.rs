@@ -8,8 +8,8 @@ use smallvec::SmallVec;
 
 use crate::scan::Span;
 
-/// Bodies up to this length are copied. A copy of 16 KiB costs about 0.4 µs, less than the reference counts, the longer gather
-/// list and the smaller first write of three segments.
+/// Bodies up to this length are copied. Measured on a busy two-core machine: encoding 15 KB with the copy takes 0.9 µs, 17 KB in
+/// three segments 0.7 µs; the difference is less than what one buffer saves later, when head and body leave in a single write.
 const CONTIGUOUS: usize = 16 * 1024;
 
 /// Untouched stretches below this are copied into the segment before them rather than made segments of their own.
@@ -72,14 +72,7 @@ impl Edits {
     }
 }
 
-fn keep(
-    body: &Bytes,
-    start: usize,
-    end: usize,
-    slices: bool,
-    buffer: &mut Vec<u8>,
-    segments: &mut SmallVec<[Bytes; 4]>,
-) {
+fn keep(body: &Bytes, start: usize, end: usize, slices: bool, buffer: &mut Vec<u8>, segments: &mut SmallVec<[Bytes; 4]>) {
     if !slices || end - start < WORTH_A_SLICE {
         buffer.extend_from_slice(&body[start..end]);
         return;

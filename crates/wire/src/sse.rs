@@ -48,11 +48,7 @@ struct Progress {
 
 impl SseParser {
     /// Reads a chunk and hands over every event that it completes. Stops at the first error of `on_event`.
-    pub fn push<E: From<TooLong>>(
-        &mut self,
-        mut chunk: &[u8],
-        mut on_event: impl FnMut(Event<'_>) -> Result<(), E>,
-    ) -> Result<(), E> {
+    pub fn push<E: From<TooLong>>(&mut self, mut chunk: &[u8], mut on_event: impl FnMut(Event<'_>) -> Result<(), E>) -> Result<(), E> {
         if chunk.is_empty() {
             return Ok(());
         }
@@ -80,11 +76,7 @@ impl SseParser {
     }
 
     /// Delivers the complete events of `buffer`; gives the length of what they cover.
-    fn blocks<E: From<TooLong>>(
-        &mut self,
-        buffer: &[u8],
-        on_event: &mut impl FnMut(Event<'_>) -> Result<(), E>,
-    ) -> Result<usize, E> {
+    fn blocks<E: From<TooLong>>(&mut self, buffer: &[u8], on_event: &mut impl FnMut(Event<'_>) -> Result<(), E>) -> Result<usize, E> {
         let mut start = 0;
         let Progress { mut line_start, mut searched } = self.progress;
         while let Some(index) = memchr::memchr2(b'\n', b'\r', &buffer[searched..]) {
@@ -112,11 +104,7 @@ impl SseParser {
     }
 
     /// Delivers the event of one block of lines, if it has data.
-    fn block<E>(
-        &mut self,
-        mut block: &[u8],
-        on_event: &mut impl FnMut(Event<'_>) -> Result<(), E>,
-    ) -> Result<(), E> {
+    fn block<E>(&mut self, mut block: &[u8], on_event: &mut impl FnMut(Event<'_>) -> Result<(), E>) -> Result<(), E> {
         if !std::mem::replace(&mut self.started, true) {
             block = block.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(block);
         }

@@ -53,6 +53,14 @@ impl StreamReader {
         Self { framing: SseParser::default(), decoder, stamp, facts }
     }
 
+    /// Hides the model's thoughts, for callers who asked for that (see [`crate::ChatCall::hides_reasoning`]). Call it before the
+    /// first chunk; dialects that can be asked not to show them were asked.
+    pub fn hide_reasoning(&mut self) {
+        if let Decoder::OpenaiChat(decoder) = &mut self.decoder {
+            decoder.hide_reasoning();
+        }
+    }
+
     /// Reads a chunk and appends to `out` the caller's events that it completes. A partial event is held, up to 1 MiB.
     ///
     /// After an error the stream is over: `out` holds what came before, and nothing more may be pushed.
@@ -119,13 +127,7 @@ impl StreamReader {
 }
 
 impl Decoder {
-    fn push_event(
-        &mut self,
-        event: Event<'_>,
-        stamp: &Stamp,
-        facts: &mut Facts,
-        out: &mut BytesMut,
-    ) -> Result<(), Failure> {
+    fn push_event(&mut self, event: Event<'_>, stamp: &Stamp, facts: &mut Facts, out: &mut BytesMut) -> Result<(), Failure> {
         match self {
             Self::OpenaiChat(decoder) => decoder.push_event(event, stamp, facts, out),
             Self::AnthropicMessages(decoder) => decoder.push_event(event, stamp, facts, out),

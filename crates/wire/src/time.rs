@@ -39,9 +39,10 @@ fn go_duration(text: &str) -> Option<Duration> {
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let number: f64 = rest[..digits].parse().ok()?;
-        let (factor, tail) = [("ms", 1e-3), ("us", 1e-6), ("µs", 1e-6), ("ns", 1e-9), ("d", 86_400.0), ("h", 3600.0), ("m", 60.0), ("s", 1.0)]
-            .into_iter()
-            .find_map(|(unit, factor)| Some((factor, rest[digits..].strip_prefix(unit)?)))?;
+        let (factor, tail) =
+            [("ms", 1e-3), ("us", 1e-6), ("µs", 1e-6), ("ns", 1e-9), ("d", 86_400.0), ("h", 3600.0), ("m", 60.0), ("s", 1.0)]
+                .into_iter()
+                .find_map(|(unit, factor)| Some((factor, rest[digits..].strip_prefix(unit)?)))?;
         total += number * factor;
         rest = tail;
     }
@@ -113,8 +114,18 @@ mod tests {
     #[test]
     fn all_forms_say_the_same() {
         for text in [
-            "90", "90.0", "1m30s", "90s", "90000ms", "2026-10-21T07:29:30Z", "2026-10-21T09:29:30.000+02:00",
-            "2026-10-21T05:29:30-02:00", "Wed, 21 Oct 2026 07:29:30 GMT", "1792567770", "1792567770000", " 90 ",
+            "90",
+            "90.0",
+            "1m30s",
+            "90s",
+            "90000ms",
+            "2026-10-21T07:29:30Z",
+            "2026-10-21T09:29:30.000+02:00",
+            "2026-10-21T05:29:30-02:00",
+            "Wed, 21 Oct 2026 07:29:30 GMT",
+            "1792567770",
+            "1792567770000",
+            " 90 ",
         ] {
             assert_eq!(parse_wait(text, NOW), Some(Duration::from_secs(90)), "{text}");
         }

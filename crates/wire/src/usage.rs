@@ -158,10 +158,7 @@ fn number(text: &[u8]) -> Option<u64> {
     text.parse().ok().or_else(|| text.parse::<f64>().ok().filter(|number| (0.0..1e15).contains(number)).map(|n| n as u64))
 }
 
-fn members(
-    object: &[u8],
-    mut visit: impl FnMut(StringToken, Kind, Span) -> Result<(), ScanError>,
-) -> Result<(), ScanError> {
+fn members(object: &[u8], mut visit: impl FnMut(StringToken, Kind, Span) -> Result<(), ScanError>) -> Result<(), ScanError> {
     let mut cursor = Cursor::resume(object, 0);
     let mut pull = cursor.enter_object()?;
     while let Some(key) = cursor.next_key(&mut pull)? {
@@ -295,7 +292,8 @@ mod tests {
         assert_eq!((deepseek.prompt_tokens, deepseek.cached_tokens), (9, 8));
         let moonshot = read(r#"{"prompt_tokens":9,"completion_tokens":1,"cached_tokens":4}"#);
         assert_eq!(moonshot.cached_tokens, 4);
-        let xai = read(r#"{"prompt_tokens":9,"completion_tokens":2,"total_tokens":31,"completion_tokens_details":{"reasoning_tokens":20}}"#);
+        let xai =
+            read(r#"{"prompt_tokens":9,"completion_tokens":2,"total_tokens":31,"completion_tokens_details":{"reasoning_tokens":20}}"#);
         assert_eq!((xai.completion_tokens, xai.reasoning_tokens), (22, 20));
         let floats = read(r#"{"prompt_tokens":9.0,"completion_tokens":null,"total_tokens":11}"#);
         assert_eq!((floats.prompt_tokens, floats.completion_tokens), (9, 2));

@@ -4,7 +4,8 @@
 //! compared with `<case>.answer.json`; `<case>.sse` is fed in three ways and compared with `<case>.expected.sse`, whose last line
 //! says what was learnt. A missing expectation is written, and the test fails so that somebody reads it.
 
-#![allow(clippy::unwrap_used)]
+#![expect(clippy::disallowed_methods, reason = "golden files are read, and once written")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot read its files has failed")]
 
 use std::{
     fs,
@@ -14,8 +15,8 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use serde_json::Value;
 use tidegate_wire::{
-    ChatCall, Closing, Cost, Dialect, Facts, Failure, ProviderCatalog, ReadLimits, Stamp, StreamReader, Target, encode,
-    read_completion, sse::MAX_EVENT,
+    ChatCall, Closing, Cost, Dialect, Facts, Failure, ProviderCatalog, ReadLimits, Stamp, StreamReader, Target, encode, read_completion,
+    sse::MAX_EVENT,
 };
 
 #[test]
@@ -123,13 +124,7 @@ fn stamp() -> Stamp {
 }
 
 fn closing() -> Closing<'static> {
-    let cost = Cost {
-        total: "0.000135",
-        upstream: "0.000135",
-        upstream_prompt: "0.0001",
-        upstream_completion: "0.000035",
-        is_byok: false,
-    };
+    let cost = Cost { total: "0.000135", upstream: "0.000135", upstream_prompt: "0.0001", upstream_completion: "0.000035", is_byok: false };
     Closing { cost: Some(cost), metadata: Some("{\"attempt\":1}"), metadata_field: "openrouter_metadata" }
 }
 

@@ -170,7 +170,11 @@ impl Messages {
                 *media = true;
                 self.media_parts += 1;
             } else if kind == Kind::String {
-                self.text_bytes += cursor.string()?.inner.len() as u64;
+                let text = cursor.string()?.inner;
+                // A link may stand where an object belongs; inline data is base64.
+                if !text.of(bytes).starts_with(b"data:") {
+                    self.text_bytes += text.len() as u64;
+                }
             } else {
                 // Objects are media sources (links or base64, neither of them text) or cache marks.
                 cursor.skip()?;

@@ -26,9 +26,8 @@ impl ChatCall {
         let mut out = json::Members::starting(&mut body);
         let preset_model = self.model().is_some_and(|model| model.starts_with(PRESET_MODEL));
         for member in &self.members {
-            let replaced = member.kind == Kind::Null
-                || member.field == Some(Field::Preset)
-                || (member.field == Some(Field::Model) && preset_model);
+            let replaced =
+                member.kind == Kind::Null || member.field == Some(Field::Preset) || (member.field == Some(Field::Model) && preset_model);
             if replaced {
                 continue;
             }
@@ -39,8 +38,9 @@ impl ChatCall {
                 Some(Field::Tools) if let Some((_, Kind::Array, tools)) = theirs("tools") => {
                     unite_tools(value, member.value.of(&self.body), tools.of(preset))?;
                 }
-                Some(Field::Messages) if let Some((_, Kind::String, prompt)) = theirs(SYSTEM_PROMPT)
-                    && !self.messages.has_system() =>
+                Some(Field::Messages)
+                    if let Some((_, Kind::String, prompt)) = theirs(SYSTEM_PROMPT)
+                        && !self.messages.has_system() =>
                 {
                     value.extend_from_slice(b"[{\"role\":\"system\",\"content\":");
                     value.extend_from_slice(prompt.of(preset));

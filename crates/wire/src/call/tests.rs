@@ -45,10 +45,7 @@ fn facts_are_found() {
     assert_eq!(call.field("vendor_extra"), Some("[1]"));
     assert_eq!(call.field("temperature"), None);
     let parameters: Vec<_> = call.parameters().collect();
-    assert_eq!(
-        parameters,
-        ["max_tokens", "max_tokens", "tools", "response_format", "reasoning", "seed", "structured_outputs"]
-    );
+    assert_eq!(parameters, ["max_tokens", "max_tokens", "tools", "response_format", "reasoning", "seed", "structured_outputs"]);
 }
 
 #[test]
@@ -87,8 +84,16 @@ fn ranges_are_those_of_the_api() {
         assert_eq!(refused(&with(member)), (param.to_owned(), 400), "{member}");
     }
     for member in [
-        r#""temperature":2"#, r#""temperature":0.0"#, r#""top_p":1"#, r#""max_tokens":1e3"#, r#""stop":"x""#, r#""stop":["a","b","c","d"]"#,
-        r#""max_tokens":99999999999"#, r#""seed":-3"#, r#""temperature":null,"model":null,"tools":null"#, r#""unknown":{"a":[]}"#,
+        r#""temperature":2"#,
+        r#""temperature":0.0"#,
+        r#""top_p":1"#,
+        r#""max_tokens":1e3"#,
+        r#""stop":"x""#,
+        r#""stop":["a","b","c","d"]"#,
+        r#""max_tokens":99999999999"#,
+        r#""seed":-3"#,
+        r#""temperature":null,"model":null,"tools":null"#,
+        r#""unknown":{"a":[]}"#,
     ] {
         assert!(read(&with(member)).is_ok(), "{member}");
     }
@@ -101,8 +106,7 @@ fn bounds_count_characters() {
     let error = read(&session(257)).unwrap_err();
     assert_eq!((error.error_type, error.param.as_deref()), (ErrorType::StringTooLong, Some("session_id")));
     let metadata = |pairs: usize, key: usize, value: usize| {
-        let pairs: Vec<_> =
-            (0..pairs).map(|n| format!("\"{:k$}\":\"{}\"", n, "x".repeat(value), k = key)).collect();
+        let pairs: Vec<_> = (0..pairs).map(|n| format!("\"{:k$}\":\"{}\"", n, "x".repeat(value), k = key)).collect();
         with(&format!(r#""metadata":{{{}}}"#, pairs.join(",")))
     };
     assert!(read(&metadata(16, 64, 512)).is_ok());
@@ -144,6 +148,8 @@ fn estimates_leave_base64_out() {
         "A".repeat(100_000)
     );
     assert!(read(&image).unwrap().prompt_tokens_estimate() < 300);
+    let bare = image.replace(r#"{"url":"#, "").replace("\"}}]", "\"}]");
+    assert!(read(&bare).unwrap().prompt_tokens_estimate() < 300);
 }
 
 #[test]

@@ -81,11 +81,13 @@ impl<'a> Value<'a> {
             Field::MaxToolCalls => {
                 self.integer(0, u64::MAX)?;
             }
+            Field::Reasoning => facts.hides_reasoning |= self.flag("exclude")?,
+            Field::IncludeReasoning => facts.hides_reasoning |= !self.boolean()?,
             Field::Seed => self.whole_number()?,
-            Field::Logprobs | Field::ParallelToolCalls | Field::IncludeReasoning | Field::StructuredOutputs => {
+            Field::Logprobs | Field::ParallelToolCalls | Field::StructuredOutputs => {
                 self.boolean()?;
             }
-            Field::LogitBias | Field::Trace | Field::Provider | Field::Reasoning | Field::Prediction => {
+            Field::LogitBias | Field::Trace | Field::Provider | Field::Prediction => {
                 self.expect(Kind::Object, "must be an object")?;
             }
             Field::WebSearchOptions | Field::PromptCacheOptions => self.expect(Kind::Object, "must be an object")?,
@@ -170,9 +172,7 @@ impl<'a> Value<'a> {
             None
         };
         let range = if most == u64::MAX { format!("of at least {least}") } else { format!("from {least} to {most}") };
-        number
-            .filter(|number| (least..=most).contains(number))
-            .ok_or_else(|| self.invalid(&format!("must be a whole number {range}")))
+        number.filter(|number| (least..=most).contains(number)).ok_or_else(|| self.invalid(&format!("must be a whole number {range}")))
     }
 
     fn whole_number(self) -> Result<(), RequestError> {

@@ -7,4 +7,4 @@ mod reasoning;
 mod request;
 mod stream;
 
-pub(crate) use self::{completion::read_completion, request::encode, stream::StreamDecoder};
+pub(crate) use self::{choices::Reasoning, completion::read_completion, request::encode, stream::StreamDecoder};

@@ -17,11 +17,27 @@ fn openai(status: u16, body: &str) -> Failure {
 fn meaning_comes_from_status_type_and_code() {
     use FailureKind::*;
     for (status, body, kind) in [
-        (429, r#"{"error":{"message":"You exceeded your current quota","type":"insufficient_quota","code":"insufficient_quota"}}"#, CreditExhausted),
+        (
+            429,
+            r#"{"error":{"message":"You exceeded your current quota","type":"insufficient_quota","code":"insufficient_quota"}}"#,
+            CreditExhausted,
+        ),
         (429, r#"{"error":{"message":"Rate limit reached for gpt","type":"requests","code":"rate_limit_exceeded"}}"#, RateLimited),
-        (400, r#"{"error":{"message":"This model's maximum context length is 8192 tokens","type":"invalid_request_error","code":"context_length_exceeded"}}"#, ContextLength),
-        (400, r#"{"object":"error","message":"This model's maximum context length is 4096 tokens","type":"BadRequestError","code":400}"#, ContextLength),
-        (400, r#"{"error":{"message":"The response was filtered","code":"content_filter","innererror":{"code":"ResponsibleAIPolicyViolation"}}}"#, ContentPolicy),
+        (
+            400,
+            r#"{"error":{"message":"This model's maximum context length is 8192 tokens","type":"invalid_request_error","code":"context_length_exceeded"}}"#,
+            ContextLength,
+        ),
+        (
+            400,
+            r#"{"object":"error","message":"This model's maximum context length is 4096 tokens","type":"BadRequestError","code":400}"#,
+            ContextLength,
+        ),
+        (
+            400,
+            r#"{"error":{"message":"The response was filtered","code":"content_filter","innererror":{"code":"ResponsibleAIPolicyViolation"}}}"#,
+            ContentPolicy,
+        ),
         (400, r#"{"error":{"message":"Content Exists Risk","type":"invalid_request_error"}}"#, ContentPolicy),
         (401, r#"{"error":{"message":"Incorrect API key provided: sk-abcdefgh","code":"invalid_api_key"}}"#, Unauthorized),
         (402, r#"{"error":{"message":"Insufficient Balance"}}"#, CreditExhausted),

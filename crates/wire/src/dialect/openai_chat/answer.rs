@@ -3,7 +3,7 @@
 use bytes::BufMut;
 use smallvec::SmallVec;
 
-use super::choices::{self, Choices, Replacement};
+use super::choices::{self, Choices, Reasoning, Replacement};
 use crate::{
     facts::{Facts, Stamp},
     json,
@@ -30,16 +30,9 @@ pub(super) struct Answer<'a> {
 
 impl<'a> Answer<'a> {
     /// Reads one JSON object and keeps what it says in `facts`.
-    pub(super) fn read(bytes: &'a [u8], facts: &mut Facts) -> Result<Self, ScanError> {
-        let mut answer = Self {
-            bytes,
-            kept: SmallVec::new(),
-            created: None,
-            choices: Choices::default(),
-            usage: None,
-            error: None,
-            unknown: 0,
-        };
+    pub(super) fn read(bytes: &'a [u8], facts: &mut Facts, reasoning: Reasoning) -> Result<Self, ScanError> {
+        let mut answer =
+            Self { bytes, kept: SmallVec::new(), created: None, choices: Choices::default(), usage: None, error: None, unknown: 0 };
         let mut says_error = false;
         let mut seen_choices = false;
         let mut cursor = Cursor::open(bytes)?;
@@ -50,7 +43,7 @@ impl<'a> Answer<'a> {
             let name = key.inner.of(bytes);
             if name == b"choices" && !seen_choices {
                 seen_choices = true;
-                answer.choices = choices::read(&mut cursor, facts)?;
+                answer.choices = choices::read(&mut cursor, facts, reasoning)?;
                 answer.kept.push(Span { start, end: cursor.position() });
                 continue;
             }

@@ -9,6 +9,15 @@ use crate::{
     usage,
 };
 
+/// Whether the caller wants to read the model's thoughts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Reasoning {
+    #[default]
+    Shown,
+    /// Their members are written as null, so that chunks keep flowing while the model thinks.
+    Hidden,
+}
+
 /// One insertion or replacement, in the order of the document.
 #[derive(Debug)]
 pub(super) struct Edit {
@@ -34,6 +43,7 @@ struct Native {
 /// What was found.
 #[derive(Debug, Default)]
 pub(super) struct Choices {
+    reasoning: Reasoning,
     pub(super) count: usize,
     pub(super) edits: SmallVec<[Edit; 2]>,
     /// The only generated text, if there is exactly one piece of it and nothing but text was generated.
@@ -45,8 +55,8 @@ pub(super) struct Choices {
 }
 
 /// Consumes the array the cursor stands before.
-pub(super) fn read(cursor: &mut Cursor<'_>, facts: &mut Facts) -> Result<Choices, ScanError> {
-    let mut choices = Choices::default();
+pub(super) fn read(cursor: &mut Cursor<'_>, facts: &mut Facts, reasoning: Reasoning) -> Result<Choices, ScanError> {
+    let mut choices = Choices { reasoning, ..Choices::default() };
     if cursor.kind()? != Kind::Array {
         cursor.skip()?;
         return Ok(choices);
@@ -152,6 +162,7 @@ impl Choices {
                 }
                 (b"reasoning_details", Kind::Array) => {
                     let span = cursor.skip()?;
+                    self.hide(span);
                     details |= !is_empty_array(span.of(bytes));
                     facts.content_seen |= details;
                     self.special = true;
@@ -179,18 +190,27 @@ impl Choices {
                 }
             }
         }
+        for token in [reasoning, vendor_reasoning].into_iter().flatten() {
+            self.hide(token.outer());
+        }
         if let Some(token) = reasoning.or(vendor_reasoning)
             && !token.inner.is_empty()
         {
             self.generated(token, facts);
             let name = reasoning.is_none();
-            if name || !details {
+            if self.reasoning == Reasoning::Shown && (name || !details) {
                 let end = token.outer().end;
                 let text = Replacement::Reasoning { text: token, name, details: !details };
                 self.edits.push(Edit { span: Span { start: end, end }, text });
             }
         }
         Ok(())
+    }
+
+    fn hide(&mut self, span: Span) {
+        if self.reasoning == Reasoning::Hidden {
+            self.edits.push(Edit { span, text: Replacement::Own(b"null".to_vec()) });
+        }
     }
 
     /// Text, reasoning or a refusal; an empty piece is no token.

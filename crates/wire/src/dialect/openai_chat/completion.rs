@@ -2,7 +2,10 @@
 
 use bytes::Bytes;
 
-use super::answer::{self, Answer, Template};
+use super::{
+    answer::{self, Answer, Template},
+    choices::Reasoning,
+};
 use crate::{
     completion::Completion,
     facts::{Facts, Stamp},
@@ -11,9 +14,9 @@ use crate::{
 };
 
 /// Reads an answer that came with a success status. Some vendors send their errors that way too.
-pub(crate) fn read_completion(body: Bytes, stamp: Stamp) -> Result<Completion, Failure> {
+pub(crate) fn read_completion(body: Bytes, stamp: Stamp, reasoning: Reasoning) -> Result<Completion, Failure> {
     let mut facts = Facts::default();
-    let answer = match Answer::read(&body, &mut facts) {
+    let answer = match Answer::read(&body, &mut facts, reasoning) {
         Ok(answer) => answer,
         Err(error) => {
             return Err(Failure::seen(FailureKind::Malformed, format!("the upstream's answer is not valid: {error}")));

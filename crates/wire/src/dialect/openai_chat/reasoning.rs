@@ -39,10 +39,9 @@ pub(super) fn keep(call: &ChatCall, field: Field, quirks: &Quirks) -> Keep {
             let accepted = |raw: &str| quirks.efforts.is_empty() || quirks.efforts.iter().any(|name| raw.trim_matches('"') == name);
             if call.raw(field).is_some_and(accepted) { Keep::AsSent } else { Keep::Replaced }
         }
-        ReasoningStyle::Effort
-        | ReasoningStyle::Thinking
-        | ReasoningStyle::EnableThinking
-        | ReasoningStyle::TemplateKwargs => Keep::Replaced,
+        ReasoningStyle::Effort | ReasoningStyle::Thinking | ReasoningStyle::EnableThinking | ReasoningStyle::TemplateKwargs => {
+            Keep::Replaced
+        }
     }
 }
 

@@ -19,14 +19,8 @@ const PROVIDER_NAMES: [&str; 5] = ["order", "only", "ignore", "allow_fallbacks",
 
 /// Writes `call` for an upstream that speaks the same dialect.
 pub(crate) fn encode(call: &ChatCall, target: &Target<'_>) -> Result<UpstreamRequest, RequestError> {
-    let mut writer = Writer {
-        call,
-        target,
-        quirks: &target.provider.quirks,
-        edits: Edits::default(),
-        appended: Vec::new(),
-        dropped: SmallVec::new(),
-    };
+    let mut writer =
+        Writer { call, target, quirks: &target.provider.quirks, edits: Edits::default(), appended: Vec::new(), dropped: SmallVec::new() };
     writer.write();
     let Writer { edits, dropped, .. } = writer;
     Ok(UpstreamRequest {
@@ -189,9 +183,8 @@ impl Writer<'_> {
 
     fn reasoning(&mut self, field: Field) -> Fate {
         let supported = (self.target.supports)("reasoning") && !self.rejects(field.name());
-        let first = [Field::Reasoning, Field::ReasoningEffort, Field::IncludeReasoning]
-            .into_iter()
-            .find(|field| self.call.raw(*field).is_some());
+        let first =
+            [Field::Reasoning, Field::ReasoningEffort, Field::IncludeReasoning].into_iter().find(|field| self.call.raw(*field).is_some());
         if supported {
             match reasoning::keep(self.call, field, self.quirks) {
                 reasoning::Keep::AsSent => return Fate::Keep,

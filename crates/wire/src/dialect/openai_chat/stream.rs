@@ -6,7 +6,10 @@
 
 use bytes::BytesMut;
 
-use super::answer::{self, Answer, Template};
+use super::{
+    answer::{self, Answer, Template},
+    choices::Reasoning,
+};
 use crate::{
     facts::{Facts, Stamp},
     failure::{self, Failure, FailureKind},
@@ -18,6 +21,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub(crate) struct StreamDecoder {
     done: bool,
+    reasoning: Reasoning,
     created: Option<u64>,
     /// `data: {` and the members that say who answers.
     preamble: Vec<u8>,
@@ -37,17 +41,17 @@ struct Form {
 }
 
 impl StreamDecoder {
-    pub(crate) fn push_event(
-        &mut self,
-        event: Event<'_>,
-        stamp: &Stamp,
-        facts: &mut Facts,
-        out: &mut BytesMut,
-    ) -> Result<(), Failure> {
+    /// From here on the model's thoughts are not written.
+    pub(crate) fn hide_reasoning(&mut self) {
+        self.reasoning = Reasoning::Hidden;
+    }
+
+    pub(crate) fn push_event(&mut self, event: Event<'_>, stamp: &Stamp, facts: &mut Facts, out: &mut BytesMut) -> Result<(), Failure> {
         if self.done {
             return Ok(());
         }
-        if let Some(form) = &self.form
+        if event.name.is_empty()
+            && let Some(form) = &self.form
             && let Some(text) = form.text(event.data)
         {
             facts.content_seen = true;
@@ -73,13 +77,7 @@ impl StreamDecoder {
         self.created
     }
 
-    fn push_other(
-        &mut self,
-        event: Event<'_>,
-        stamp: &Stamp,
-        facts: &mut Facts,
-        out: &mut BytesMut,
-    ) -> Result<(), Failure> {
+    fn push_other(&mut self, event: Event<'_>, stamp: &Stamp, facts: &mut Facts, out: &mut BytesMut) -> Result<(), Failure> {
         let data = event.data.trim_ascii();
         if data.is_empty() {
             return Ok(());
@@ -92,7 +90,7 @@ impl StreamDecoder {
             return Err(failure::reported_in_body(data));
         }
         let was_finished = facts.finish_reason.is_some();
-        let chunk = Answer::read(data, facts).map_err(|error| {
+        let chunk = Answer::read(data, facts, self.reasoning).map_err(|error| {
             Failure::seen(FailureKind::Malformed, format!("the upstream's stream holds a chunk that is not valid: {error}"))
         })?;
         if let Some(error) = chunk.error {

@@ -180,8 +180,20 @@ fn a_long_body_is_not_copied() {
 }
 
 const NAMES: [&str; 14] = [
-    "model", "stream", "temperature", "seed", "tools", "tool_choice", "provider", "models", "max_tokens", "vendor_a", "vendor_b", "user",
-    "stream_options", "session_id",
+    "model",
+    "stream",
+    "temperature",
+    "seed",
+    "tools",
+    "tool_choice",
+    "provider",
+    "models",
+    "max_tokens",
+    "vendor_a",
+    "vendor_b",
+    "user",
+    "stream_options",
+    "session_id",
 ];
 
 fn value_of(name: &str) -> Value {
