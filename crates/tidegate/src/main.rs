@@ -1,1 +1,35 @@
-fn main() {}
+//! The `tidegate` binary: arguments and files become domain configurations, and a role starts.
+//!
+//! Everything that decides or serves lives in the library crates; here is what touches the command line, the environment, files and
+//! the terminal.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod catalog;
+mod cli;
+mod commands;
+mod config;
+mod key;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::Cli;
+use output::{Colour, Output};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let colour = if cli.global.no_color { Colour::Never } else { Colour::Auto };
+    let no_color_set = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let mut output = Output::of_process(colour, no_color_set);
+    match commands::run(cli, &mut output) {
+        Ok(code) => code,
+        Err(error) => {
+            let label = output.bad("error");
+            output.note(format_args!("{label}: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -44,10 +44,9 @@ const MAX_KEY_BYTES: u64 = 4_096;
 fn pepper(args: &PepperArgs) -> anyhow::Result<Option<SecretString>> {
     let Some(reference) = &args.pepper else { return Ok(None) };
     let text = match reference.split_once(':') {
-        Some(("env", name)) => Environment::of_process()
-            .get(name)
-            .map(str::to_owned)
-            .with_context(|| format!("environment variable {name} is not set"))?,
+        Some(("env", name)) => {
+            Environment::of_process().get(name).map(str::to_owned).with_context(|| format!("environment variable {name} is not set"))?
+        }
         Some(("file", path)) => std::fs::read_to_string(path).with_context(|| format!("read the pepper from {path}"))?,
         _ => bail!("`--pepper` takes a reference, `env:NAME` or `file:PATH`, so that the secret stays out of the shell's history"),
     };

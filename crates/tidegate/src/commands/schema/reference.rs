@@ -86,7 +86,9 @@ fn variants(definition: &Value) -> Option<Vec<(String, String)>> {
         let meaning = text(option, "description").replace('\n', " ");
         match (&option["const"], &option["enum"]) {
             (Value::String(word), _) => values.push((word.clone(), meaning)),
-            (_, Value::Array(words)) => values.extend(words.iter().filter_map(Value::as_str).map(|word| (word.to_owned(), meaning.clone()))),
+            (_, Value::Array(words)) => {
+                values.extend(words.iter().filter_map(Value::as_str).map(|word| (word.to_owned(), meaning.clone())))
+            }
             _ => return None,
         }
     }

@@ -1,0 +1,52 @@
+//! One file per command.
+
+mod catalog;
+mod check;
+mod completions;
+pub(crate) mod dev;
+mod edge;
+mod explain;
+mod key;
+mod schema;
+mod version;
+
+use std::process::ExitCode;
+
+use crate::cli::{CatalogCommand, Cli, Command, KeyCommand};
+use crate::config::Report;
+use crate::output::Output;
+
+/// A configuration is not good; also what clap uses for arguments that are not.
+const BAD_CONFIG: u8 = 2;
+
+/// Does what the command line asks.
+pub(crate) fn run(cli: Cli, output: &mut Output) -> anyhow::Result<ExitCode> {
+    let Cli { global, command } = cli;
+    match command {
+        Command::Dev(args) => dev::run(&args, &global),
+        Command::Edge(args) => edge::run(&args, &global, output),
+        Command::Check(args) => check::run(&args, output),
+        Command::Schema => schema::run(output),
+        Command::Catalog(CatalogCommand::Import(args)) => catalog::import(&args, output),
+        Command::Catalog(CatalogCommand::Show) => Ok(catalog::show(output)),
+        Command::Explain(args) => explain::run(&args, output),
+        Command::Key(KeyCommand::New(args)) => key::new(&args, output),
+        Command::Key(KeyCommand::Digest(args)) => key::digest(&args, output),
+        Command::Completions { shell } => Ok(completions::run(shell, output)),
+        Command::Version => Ok(version::run(output)),
+    }
+}
+
+/// Shows what is wrong with a configuration, and how much.
+fn show_problems(report: &Report, output: &mut Output) {
+    let colour = output.colour_err();
+    output.note_text(report.render(colour));
+    let (errors, warnings) = (report.errors(), report.warnings());
+    let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
+    match (errors, warnings) {
+        (0, 0) => {}
+        (0, _) => output.note(count(warnings, "warning")),
+        (_, 0) => output.note(count(errors, "error")),
+        _ => output.note(format_args!("{}, {}", count(errors, "error"), count(warnings, "warning"))),
+    }
+}
