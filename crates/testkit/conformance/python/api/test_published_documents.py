@@ -65,18 +65,21 @@ def test_an_error_inside_a_stream(own_edge, openrouter):
     check(openrouter.schema("ChatStreamChunk"), last[0])
 
 
-def test_look_ups(edge, openrouter):
+@pytest.mark.parametrize(
+    ("path", "address"),
+    [
+        ("/models", "/models"),
+        ("/models/{author}/{slug}/endpoints", "/models/{model}/endpoints"),
+        ("/providers", "/providers"),
+        ("/key", "/key"),
+        ("/generation", "/generation?id={generation}"),
+    ],
+)
+def test_look_ups(edge, openrouter, path: str, address: str):
     generation = chat(edge).json["id"]
-    for path, address in {
-        "/models": "/models",
-        "/models/{author}/{slug}/endpoints": f"/models/{edge.models[0]}/endpoints",
-        "/providers": "/providers",
-        "/key": "/key",
-        "/generation": f"/generation?id={generation}",
-    }.items():
-        answer = call(edge, "GET", address)
-        assert answer.status == 200, address
-        check(openrouter.answer("get", path, 200), answer.json)
+    answer = call(edge, "GET", address.format(model=edge.models[0], generation=generation))
+    assert answer.status == 200
+    check(openrouter.answer("get", path, 200), answer.json)
 
 
 def test_the_model_list_is_openais_too(edge, openai):

@@ -4,7 +4,7 @@ the declared type. This needs nothing but the installed SDKs, so it runs on ever
 import pydantic
 import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
-from openrouter import components, operations
+from openrouter import components, errors, operations
 
 from exchanges import CHATS, call, chat
 
@@ -28,18 +28,30 @@ def test_chunks(edge, name: str):
 
 
 def test_errors(edge):
-    strictly(components.BadRequestResponse, chat(edge, model="nobody/nothing").body)
-    strictly(components.NotFoundResponse, chat(edge, provider={"only": ["nobody"]}).body)
-    strictly(components.UnauthorizedResponse, call(edge, "GET", "/key", key="tg-none").body)
+    readable(errors.BadRequestResponseErrorData, chat(edge, model="nobody/nothing").body)
+    readable(errors.NotFoundResponseErrorData, chat(edge, provider={"only": ["nobody"]}).body)
+    readable(errors.UnauthorizedResponseErrorData, call(edge, "GET", "/key", key="tg-none").body)
 
 
-def test_look_ups(edge):
+@pytest.mark.parametrize(
+    ("model", "address"),
+    [
+        (components.ModelsListResponse, "/models"),
+        (operations.ListEndpointsResponse, "/models/{model}/endpoints"),
+        (operations.ListProvidersResponse, "/providers"),
+        (operations.GetCurrentKeyResponse, "/key"),
+        (components.GenerationResponse, "/generation?id={generation}"),
+    ],
+)
+def test_look_ups(edge, model: type[pydantic.BaseModel], address: str):
     generation = chat(edge).json["id"]
-    strictly(components.ModelsListResponse, call(edge, "GET", "/models").body)
-    strictly(operations.ListEndpointsResponse, call(edge, "GET", f"/models/{edge.models[0]}/endpoints").body)
-    strictly(operations.ListProvidersResponse, call(edge, "GET", "/providers").body)
-    strictly(components.GenerationResponse, call(edge, "GET", f"/generation?id={generation}").body)
+    readable(model, call(edge, "GET", address.format(model=edge.models[0], generation=generation)).body)
 
 
 def strictly(model: type[pydantic.BaseModel], body: bytes) -> None:
     model.model_validate_json(body, strict=True)
+
+
+def readable(model: type[pydantic.BaseModel], body: bytes) -> None:
+    """As the SDK itself reads: strings that stand for numbers pass, and words that an open list does not know."""
+    model.model_validate_json(body)

@@ -88,7 +88,7 @@ def test_tools(openrouter, model: str):
 
 
 def test_models_endpoints_and_providers(openrouter, edge):
-    listed = {model.id for model in openrouter.models.list().data}
+    listed = {model.id for model in openrouter.models.list().result.data}
     assert set(edge.models) <= listed
 
     author, slug = edge.models[0].split("/", 1)
