@@ -57,13 +57,7 @@ pub enum Ending {
 /// Zero-completion insurance: a failed generation, one that ended with finish reason `error`, and one that produced neither a
 /// completion token nor a finish reason are free, request fee included. A cancelled or cut one costs what `usage` says was
 /// delivered. `finish_reason` is the normalised reason of the provider's answer, `None` when it never gave one.
-pub fn charge_for(
-    ending: Ending,
-    finish_reason: Option<&str>,
-    usage: &Usage,
-    prices: &PriceTable,
-    utc_hhmm: u16,
-) -> Charge {
+pub fn charge_for(ending: Ending, finish_reason: Option<&str>, usage: &Usage, prices: &PriceTable, utc_hhmm: u16) -> Charge {
     let insured = match ending {
         Ending::Failed => true,
         Ending::Completed | Ending::Cancelled | Ending::Cut => match finish_reason {
@@ -86,18 +80,13 @@ impl Charge {
         let cache_write = table.cache_write.unwrap_or(table.prompt);
         let cached = table.cache_read.unwrap_or(table.prompt).times(parts.cached)
             + cache_write.times(parts.written_5m)
-            + table
-                .cache_write_1h
-                .unwrap_or(cache_write)
-                .times(parts.written_1h);
-        let uncached = table
-            .prompt
-            .times(parts.cached + parts.written_5m + parts.written_1h);
+            + table.cache_write_1h.unwrap_or(cache_write).times(parts.written_1h);
+        let uncached = table.prompt.times(parts.cached + parts.written_5m + parts.written_1h);
         let plain = table.prompt.times(parts.plain);
 
         let reasoning = usage.reasoning_tokens.min(usage.completion_tokens);
-        let completion = table.completion.times(usage.completion_tokens - reasoning)
-            + table.reasoning.unwrap_or(table.completion).times(reasoning);
+        let completion =
+            table.completion.times(usage.completion_tokens - reasoning) + table.reasoning.unwrap_or(table.completion).times(reasoning);
 
         // Rounding by the discount happens once per part, so that the parts still add up to the total.
         let prompt = table.discounted(plain + cached + audio + images);
@@ -137,13 +126,7 @@ impl PromptParts {
         let written = take(usage.cache_write_tokens);
         let audio = take(usage.audio_tokens);
         let written_1h = usage.cache_write_1h_tokens.min(written);
-        PromptParts {
-            plain: rest,
-            cached,
-            written_5m: written - written_1h,
-            written_1h,
-            audio,
-        }
+        PromptParts { plain: rest, cached, written_5m: written - written_1h, written_1h, audio }
     }
 }
 

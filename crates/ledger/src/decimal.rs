@@ -35,10 +35,7 @@ pub(crate) fn parse_scaled(text: &str, places: u32) -> Result<i128, MoneyError> 
         if !byte.is_ascii_digit() {
             return Err(MoneyError::NotANumber);
         }
-        digits = digits
-            .checked_mul(10)
-            .and_then(|digits| digits.checked_add(i128::from(byte - b'0')))
-            .ok_or(MoneyError::OutOfRange)?;
+        digits = digits.checked_mul(10).and_then(|digits| digits.checked_add(i128::from(byte - b'0'))).ok_or(MoneyError::OutOfRange)?;
     }
     // Both terms are bounded by MAX_LEN and MAX_EXPONENT.
     let shift = i32::try_from(places).unwrap_or(i32::MAX) + exponent - fraction.len() as i32;
@@ -47,11 +44,7 @@ pub(crate) fn parse_scaled(text: &str, places: u32) -> Result<i128, MoneyError> 
 }
 
 /// Writes a multiple of 10^-`places` as a plain decimal: no exponent, no trailing zeros.
-pub(crate) fn write_scaled(
-    value: i128,
-    places: usize,
-    out: &mut impl std::fmt::Write,
-) -> std::fmt::Result {
+pub(crate) fn write_scaled(value: i128, places: usize, out: &mut impl std::fmt::Write) -> std::fmt::Result {
     let magnitude = value.unsigned_abs();
     let unit = 10u128.pow(places as u32);
     if value < 0 {
@@ -80,9 +73,7 @@ fn shift_exactly(digits: i128, shift: i32) -> Result<i128, MoneyError> {
     }
     let power = 10i128.checked_pow(shift.unsigned_abs());
     if shift >= 0 {
-        return power
-            .and_then(|power| digits.checked_mul(power))
-            .ok_or(MoneyError::OutOfRange);
+        return power.and_then(|power| digits.checked_mul(power)).ok_or(MoneyError::OutOfRange);
     }
     match power {
         Some(power) if digits % power == 0 => Ok(digits / power),
@@ -96,14 +87,7 @@ mod tests {
 
     #[test]
     fn reads_plain_and_exponent_forms_alike() {
-        for text in [
-            "0.00000015",
-            "1.5e-07",
-            "1.5E-7",
-            "15e-8",
-            "+0.000000150",
-            ".00000015",
-        ] {
+        for text in ["0.00000015", "1.5e-07", "1.5E-7", "15e-8", "+0.000000150", ".00000015"] {
             assert_eq!(parse_scaled(text, 12), Ok(150_000), "{text}");
         }
         assert_eq!(parse_scaled("-1", 12), Ok(-1_000_000_000_000));
@@ -112,19 +96,9 @@ mod tests {
 
     #[test]
     fn refuses_what_is_not_exact_or_not_a_number() {
-        assert_eq!(
-            parse_scaled("0.0000000000001", 12),
-            Err(MoneyError::TooPrecise)
-        );
-        for text in [
-            "", "-", ".", "1..2", "1_000", "0x10", "NaN", "inf", "1e", "1e+", "1,5", " 1", "1 ",
-            "--1", "१",
-        ] {
-            assert_eq!(
-                parse_scaled(text, 12),
-                Err(MoneyError::NotANumber),
-                "{text:?}"
-            );
+        assert_eq!(parse_scaled("0.0000000000001", 12), Err(MoneyError::TooPrecise));
+        for text in ["", "-", ".", "1..2", "1_000", "0x10", "NaN", "inf", "1e", "1e+", "1,5", " 1", "1 ", "--1", "१"] {
+            assert_eq!(parse_scaled(text, 12), Err(MoneyError::NotANumber), "{text:?}");
         }
         assert_eq!(parse_scaled("1e41", 12), Err(MoneyError::OutOfRange));
         assert_eq!(parse_scaled("1e39", 12), Err(MoneyError::OutOfRange));

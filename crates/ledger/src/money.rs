@@ -58,9 +58,7 @@ impl fmt::Display for Money {
 /// A JSON number with all its digits. Works with `serde_json` only, like every raw value.
 impl Serialize for Money {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        RawValue::from_string(self.to_string())
-            .map_err(serde::ser::Error::custom)?
-            .serialize(serializer)
+        RawValue::from_string(self.to_string()).map_err(serde::ser::Error::custom)?.serialize(serializer)
     }
 }
 
@@ -154,9 +152,7 @@ impl Rate {
         if value < 0 {
             return Err(MoneyError::Negative);
         }
-        u64::try_from(value)
-            .map(Rate)
-            .map_err(|_| MoneyError::OutOfRange)
+        u64::try_from(value).map(Rate).map_err(|_| MoneyError::OutOfRange)
     }
 
     fn write(self, places: usize) -> String {
@@ -195,13 +191,9 @@ mod tests {
 
     #[test]
     fn displays_plain_decimals() {
-        for (picodollars, text) in [
-            (0, "0"),
-            (1, "0.000000000001"),
-            (135_000_000, "0.000135"),
-            (-2_500_000_000_000, "-2.5"),
-            (12_000_000_000_000, "12"),
-        ] {
+        for (picodollars, text) in
+            [(0, "0"), (1, "0.000000000001"), (135_000_000, "0.000135"), (-2_500_000_000_000, "-2.5"), (12_000_000_000_000, "12")]
+        {
             assert_eq!(Money::from_picodollars(picodollars).to_string(), text);
         }
     }
@@ -214,45 +206,23 @@ mod tests {
         assert_eq!(rate.usd_per_unit(), "0.00000015");
         assert_eq!(rate.usd_per_million(), "0.15");
         assert_eq!(Rate::per_million_usd("-1"), Err(MoneyError::Negative));
-        assert_eq!(
-            Rate::per_million_usd("0.0000001"),
-            Err(MoneyError::TooPrecise)
-        );
+        assert_eq!(Rate::per_million_usd("0.0000001"), Err(MoneyError::TooPrecise));
         assert_eq!(Rate::per_unit_usd("18446745"), Err(MoneyError::OutOfRange));
     }
 
     #[test]
     fn budgets_round_up() {
-        for (picodollars, micro) in [
-            (0, 0),
-            (1, 1),
-            (1_000_000, 1),
-            (1_000_001, 2),
-            (-1, 0),
-            (-1_000_001, -1),
-        ] {
-            assert_eq!(
-                Money::from_picodollars(picodollars).micro_dollars_rounded_up(),
-                micro
-            );
+        for (picodollars, micro) in [(0, 0), (1, 1), (1_000_000, 1), (1_000_001, 2), (-1, 0), (-1_000_001, -1)] {
+            assert_eq!(Money::from_picodollars(picodollars).micro_dollars_rounded_up(), micro);
         }
-        assert_eq!(
-            Money::from_picodollars(i128::MAX).micro_dollars_rounded_up(),
-            i64::MAX
-        );
-        assert_eq!(
-            Money::from_picodollars(i128::MIN).micro_dollars_rounded_up(),
-            i64::MIN
-        );
+        assert_eq!(Money::from_picodollars(i128::MAX).micro_dollars_rounded_up(), i64::MAX);
+        assert_eq!(Money::from_picodollars(i128::MIN).micro_dollars_rounded_up(), i64::MIN);
     }
 
     #[test]
     fn serialises_as_an_exact_number() {
         let amount = Money::parse_usd("1234567890123.000000000001").unwrap();
-        assert_eq!(
-            serde_json::to_string(&amount).unwrap(),
-            "1234567890123.000000000001"
-        );
+        assert_eq!(serde_json::to_string(&amount).unwrap(), "1234567890123.000000000001");
     }
 
     proptest! {

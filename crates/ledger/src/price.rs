@@ -84,36 +84,16 @@ impl PriceTable {
 
     /// The most that a request of these token counts can cost at any time of the day: nothing cached, no images.
     pub fn estimate(&self, prompt: u64, completion: u64) -> Money {
-        let usage = Usage {
-            prompt_tokens: prompt,
-            completion_tokens: completion,
-            ..Usage::default()
-        };
+        let usage = Usage { prompt_tokens: prompt, completion_tokens: completion, ..Usage::default() };
         // Rates change only where a window starts or ends, so these moments stand for the whole day.
-        let changes = self
-            .overrides
-            .iter()
-            .filter_map(|entry| entry.hours)
-            .flat_map(|window| [window.start, window.end]);
-        changes
-            .chain([0])
-            .map(|moment| self.charge(&usage, moment).total)
-            .max()
-            .unwrap_or_default()
+        let changes = self.overrides.iter().filter_map(|entry| entry.hours).flat_map(|window| [window.start, window.end]);
+        changes.chain([0]).map(|moment| self.charge(&usage, moment).total).max().unwrap_or_default()
     }
 
     /// The table that holds for a prompt of this size at this time: overrides applied, none left.
     pub fn effective(&self, prompt_tokens: u64, utc_hhmm: u16) -> PriceTable {
-        let mut table = PriceTable {
-            overrides: Vec::new(),
-            discount_ppm: self.discount_ppm,
-            ..*self
-        };
-        for entry in self
-            .overrides
-            .iter()
-            .filter(|entry| entry.applies(prompt_tokens, utc_hhmm))
-        {
+        let mut table = PriceTable { overrides: Vec::new(), discount_ppm: self.discount_ppm, ..*self };
+        for entry in self.overrides.iter().filter(|entry| entry.applies(prompt_tokens, utc_hhmm)) {
             entry.apply(&mut table);
         }
         table
@@ -137,9 +117,7 @@ impl PriceTable {
 impl PriceOverride {
     /// All conditions hold. An entry without conditions always applies.
     pub fn applies(&self, prompt_tokens: u64, utc_hhmm: u16) -> bool {
-        self.min_prompt_tokens
-            .is_none_or(|minimum| prompt_tokens > minimum)
-            && self.hours.is_none_or(|window| window.contains(utc_hhmm))
+        self.min_prompt_tokens.is_none_or(|minimum| prompt_tokens > minimum) && self.hours.is_none_or(|window| window.contains(utc_hhmm))
     }
 
     fn apply(&self, table: &mut PriceTable) {
@@ -159,11 +137,7 @@ impl PriceOverride {
 impl UtcWindow {
     /// Whether the minute `utc_hhmm` lies within.
     pub fn contains(self, utc_hhmm: u16) -> bool {
-        if self.start <= self.end {
-            (self.start..self.end).contains(&utc_hhmm)
-        } else {
-            utc_hhmm >= self.start || utc_hhmm < self.end
-        }
+        if self.start <= self.end { (self.start..self.end).contains(&utc_hhmm) } else { utc_hhmm >= self.start || utc_hhmm < self.end }
     }
 }
 
@@ -179,30 +153,14 @@ mod tests {
 
     #[test]
     fn windows_are_half_open_and_wrap_midnight() {
-        let day = UtcWindow {
-            start: 900,
-            end: 1730,
-        };
-        assert!(
-            day.contains(900) && day.contains(1729) && !day.contains(1730) && !day.contains(859)
-        );
-        let night = UtcWindow {
-            start: 1630,
-            end: 30,
-        };
-        assert!(
-            night.contains(1630) && night.contains(2359) && night.contains(0) && night.contains(29)
-        );
+        let day = UtcWindow { start: 900, end: 1730 };
+        assert!(day.contains(900) && day.contains(1729) && !day.contains(1730) && !day.contains(859));
+        let night = UtcWindow { start: 1630, end: 30 };
+        assert!(night.contains(1630) && night.contains(2359) && night.contains(0) && night.contains(29));
         assert!(!night.contains(30) && !night.contains(1629));
-        let empty = UtcWindow {
-            start: 1200,
-            end: 1200,
-        };
+        let empty = UtcWindow { start: 1200, end: 1200 };
         assert!(!empty.contains(1200) && !empty.contains(0));
-        let evening = UtcWindow {
-            start: 2000,
-            end: 0,
-        };
+        let evening = UtcWindow { start: 2000, end: 0 };
         assert!(evening.contains(2359) && !evening.contains(0));
     }
 
@@ -210,11 +168,7 @@ mod tests {
     fn long_prompt_price_starts_above_the_threshold() {
         let table = PriceTable {
             prompt: rate("1.25"),
-            overrides: vec![PriceOverride {
-                min_prompt_tokens: Some(200_000),
-                prompt: Some(rate("2.5")),
-                ..PriceOverride::default()
-            }],
+            overrides: vec![PriceOverride { min_prompt_tokens: Some(200_000), prompt: Some(rate("2.5")), ..PriceOverride::default() }],
             ..PriceTable::default()
         };
         assert_eq!(table.effective(200_000, 0).prompt, rate("1.25"));
@@ -223,26 +177,13 @@ mod tests {
 
     #[test]
     fn later_overrides_win_per_rate_and_need_all_conditions() {
-        let night = Some(UtcWindow {
-            start: 1630,
-            end: 30,
-        });
+        let night = Some(UtcWindow { start: 1630, end: 30 });
         let table = PriceTable {
             prompt: rate("4"),
             completion: rate("8"),
             overrides: vec![
-                PriceOverride {
-                    hours: night,
-                    prompt: Some(rate("2")),
-                    completion: Some(rate("4")),
-                    ..Default::default()
-                },
-                PriceOverride {
-                    hours: night,
-                    min_prompt_tokens: Some(10),
-                    prompt: Some(rate("3")),
-                    ..Default::default()
-                },
+                PriceOverride { hours: night, prompt: Some(rate("2")), completion: Some(rate("4")), ..Default::default() },
+                PriceOverride { hours: night, min_prompt_tokens: Some(10), prompt: Some(rate("3")), ..Default::default() },
             ],
             ..PriceTable::default()
         };
@@ -260,10 +201,7 @@ mod tests {
         let table = PriceTable {
             prompt: rate("1"),
             overrides: vec![PriceOverride {
-                hours: Some(UtcWindow {
-                    start: 2200,
-                    end: 600,
-                }),
+                hours: Some(UtcWindow { start: 2200, end: 600 }),
                 prompt: Some(rate("5")),
                 ..Default::default()
             }],

@@ -35,10 +35,7 @@ fn each_part_has_its_own_rate() {
     };
     let charge = cached_prices().charge(&usage, 0);
     // 2 000 plain, 5 000 read, 2 000 written for 5 minutes, 1 000 for an hour.
-    assert_eq!(
-        charge.prompt,
-        usd("0.006") + usd("0.0015") + usd("0.0075") + usd("0.006")
-    );
+    assert_eq!(charge.prompt, usd("0.006") + usd("0.0015") + usd("0.0075") + usd("0.006"));
     assert_eq!(charge.completion, usd("0.0075"));
     assert_eq!(charge.total, usd("0.0285"));
     assert_eq!(charge.cache_discount, usd("0.03") - charge.prompt);
@@ -46,24 +43,13 @@ fn each_part_has_its_own_rate() {
 
 #[test]
 fn cache_discount_is_negative_when_only_writing() {
-    let usage = Usage {
-        prompt_tokens: 1_000,
-        cache_write_tokens: 1_000,
-        ..Usage::default()
-    };
-    assert_eq!(
-        cached_prices().charge(&usage, 0).cache_discount,
-        usd("-0.00075")
-    );
+    let usage = Usage { prompt_tokens: 1_000, cache_write_tokens: 1_000, ..Usage::default() };
+    assert_eq!(cached_prices().charge(&usage, 0).cache_discount, usd("-0.00075"));
 }
 
 #[test]
 fn missing_rates_fall_back_to_the_plain_ones() {
-    let prices = PriceTable {
-        prompt: rate("2"),
-        completion: rate("8"),
-        ..PriceTable::default()
-    };
+    let prices = PriceTable { prompt: rate("2"), completion: rate("8"), ..PriceTable::default() };
     let usage = Usage {
         prompt_tokens: 100,
         cached_tokens: 40,
@@ -91,14 +77,8 @@ fn reasoning_images_audio_and_request_are_priced() {
         audio: Some(rate("10")),
         ..PriceTable::default()
     };
-    let usage = Usage {
-        prompt_tokens: 100,
-        audio_tokens: 20,
-        completion_tokens: 30,
-        reasoning_tokens: 10,
-        image_count: 2,
-        ..Usage::default()
-    };
+    let usage =
+        Usage { prompt_tokens: 100, audio_tokens: 20, completion_tokens: 30, reasoning_tokens: 10, image_count: 2, ..Usage::default() };
     let charge = prices.charge(&usage, 0);
     assert_eq!(charge.prompt, usd("0.00008") + usd("0.0002") + usd("0.002"));
     assert_eq!(charge.completion, usd("0.00004") + usd("0.00004"));
@@ -124,30 +104,11 @@ fn inconsistent_counts_never_charge_a_prompt_token_twice() {
 
 #[test]
 fn nothing_is_charged_without_a_completion() {
-    let usage = Usage {
-        prompt_tokens: 1_000,
-        ..Usage::default()
-    };
-    let prices = PriceTable {
-        request: Rate::per_unit_usd("1").unwrap(),
-        ..cached_prices()
-    };
-    for ending in [
-        Ending::Completed,
-        Ending::Failed,
-        Ending::Cancelled,
-        Ending::Cut,
-    ] {
-        assert_eq!(
-            charge_for(ending, None, &usage, &prices, 0),
-            Charge::default(),
-            "{ending:?}"
-        );
-        assert_eq!(
-            charge_for(ending, Some("error"), &usage, &prices, 0),
-            Charge::default(),
-            "{ending:?}"
-        );
+    let usage = Usage { prompt_tokens: 1_000, ..Usage::default() };
+    let prices = PriceTable { request: Rate::per_unit_usd("1").unwrap(), ..cached_prices() };
+    for ending in [Ending::Completed, Ending::Failed, Ending::Cancelled, Ending::Cut] {
+        assert_eq!(charge_for(ending, None, &usage, &prices, 0), Charge::default(), "{ending:?}");
+        assert_eq!(charge_for(ending, Some("error"), &usage, &prices, 0), Charge::default(), "{ending:?}");
     }
     // An empty answer that ended properly is an answer.
     assert!(charge_for(Ending::Completed, Some("stop"), &usage, &prices, 0).total > Money::ZERO);
@@ -155,19 +116,12 @@ fn nothing_is_charged_without_a_completion() {
 
 #[test]
 fn a_cut_or_cancelled_stream_costs_what_was_delivered() {
-    let usage = Usage {
-        prompt_tokens: 1_000,
-        completion_tokens: 10,
-        ..Usage::default()
-    };
+    let usage = Usage { prompt_tokens: 1_000, completion_tokens: 10, ..Usage::default() };
     let full = cached_prices().charge(&usage, 0);
     for ending in [Ending::Cut, Ending::Cancelled] {
         assert_eq!(charge_for(ending, None, &usage, &cached_prices(), 0), full);
     }
-    assert_eq!(
-        charge_for(Ending::Failed, None, &usage, &cached_prices(), 0),
-        Charge::default()
-    );
+    assert_eq!(charge_for(Ending::Failed, None, &usage, &cached_prices(), 0), Charge::default());
 }
 
 #[test]
@@ -178,11 +132,7 @@ fn extreme_counts_saturate() {
         discount_ppm: 1,
         ..PriceTable::default()
     };
-    let usage = Usage {
-        prompt_tokens: u64::MAX,
-        completion_tokens: u64::MAX,
-        ..Usage::default()
-    };
+    let usage = Usage { prompt_tokens: u64::MAX, completion_tokens: u64::MAX, ..Usage::default() };
     assert!(prices.charge(&usage, 0).total > Money::ZERO);
 }
 
@@ -228,21 +178,14 @@ prop_compose! {
 fn exact_millionths(usage: &Usage, prices: &PriceTable) -> i128 {
     let times = |rate: Rate, units: u64| i128::from(rate.picodollars()) * i128::from(units);
     let optional = |rate: Option<Rate>, units| times(rate.unwrap_or_default(), units);
-    let plain =
-        usage.prompt_tokens - usage.cached_tokens - usage.cache_write_tokens - usage.audio_tokens;
+    let plain = usage.prompt_tokens - usage.cached_tokens - usage.cache_write_tokens - usage.audio_tokens;
     let sum = times(prices.prompt, plain)
         + optional(prices.cache_read, usage.cached_tokens)
-        + optional(
-            prices.cache_write,
-            usage.cache_write_tokens - usage.cache_write_1h_tokens,
-        )
+        + optional(prices.cache_write, usage.cache_write_tokens - usage.cache_write_1h_tokens)
         + optional(prices.cache_write_1h, usage.cache_write_1h_tokens)
         + optional(prices.audio, usage.audio_tokens)
         + times(prices.image, usage.image_count)
-        + times(
-            prices.completion,
-            usage.completion_tokens - usage.reasoning_tokens,
-        )
+        + times(prices.completion, usage.completion_tokens - usage.reasoning_tokens)
         + optional(prices.reasoning, usage.reasoning_tokens)
         + times(prices.request, 1);
     sum * i128::from(1_000_000 - prices.discount_ppm)

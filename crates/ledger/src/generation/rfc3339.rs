@@ -11,15 +11,8 @@ impl fmt::Display for UnixMillis {
         let (seconds, millis) = (self.0 / 1_000, self.0 % 1_000);
         let (days, second_of_day) = (seconds / 86_400, seconds % 86_400);
         let (year, month, day) = civil_from_days(days);
-        let (hour, minute, second) = (
-            second_of_day / 3_600,
-            second_of_day / 60 % 60,
-            second_of_day % 60,
-        );
-        write!(
-            f,
-            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z"
-        )
+        let (hour, minute, second) = (second_of_day / 3_600, second_of_day / 60 % 60, second_of_day % 60);
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
     }
 }
 
@@ -30,16 +23,11 @@ fn civil_from_days(days: u64) -> (u64, u64, u64) {
 
     let days = days + DAYS_TO_EPOCH;
     let (era, day_of_era) = (days / DAYS_PER_ERA, days % DAYS_PER_ERA);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
     let year = era * 400 + year_of_era + u64::from(month <= 2);
     (year, month, day)
 }
@@ -69,11 +57,7 @@ mod tests {
             let next_day = (year, month, day) == (previous.0, previous.1, previous.2 + 1);
             let next_month = day == 1 && (year, month) == (previous.0, previous.1 + 1);
             let next_year = (month, day) == (1, 1) && year == previous.0 + 1 && previous.1 == 12;
-            assert!(
-                next_day || next_month || next_year,
-                "{previous:?} to {:?}",
-                (year, month, day)
-            );
+            assert!(next_day || next_month || next_year, "{previous:?} to {:?}", (year, month, day));
             previous = (year, month, day);
         }
         assert_eq!(previous, (2370, 1, 1));

@@ -3,13 +3,7 @@ use crate::charge::charge_for;
 use crate::{PriceTable, Rate};
 
 fn generation() -> Generation {
-    let usage = Usage {
-        prompt_tokens: 1_200,
-        cached_tokens: 1_000,
-        completion_tokens: 34,
-        reasoning_tokens: 10,
-        ..Usage::default()
-    };
+    let usage = Usage { prompt_tokens: 1_200, cached_tokens: 1_000, completion_tokens: 34, reasoning_tokens: 10, ..Usage::default() };
     let prices = PriceTable {
         prompt: Rate::per_million_usd("0.15").unwrap(),
         completion: Rate::per_million_usd("0.6").unwrap(),
@@ -82,12 +76,7 @@ fn serialises_money_with_all_digits_and_times_in_milliseconds() {
 #[test]
 fn has_every_field_of_the_api() {
     let value = serde_json::to_value(generation()).unwrap();
-    let names: Vec<&str> = value
-        .as_object()
-        .unwrap()
-        .keys()
-        .map(String::as_str)
-        .collect();
+    let names: Vec<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(
         names.join(" "),
         "id upstream_id request_id session_id created_at model provider_name router api_type streamed cancelled latency \
@@ -97,12 +86,7 @@ fn has_every_field_of_the_api() {
          upstream_inference_cost cache_discount is_byok service_tier data_region origin http_referer user_agent app_id external_user \
          preset_id workspace_id response_cache_source_id provider_responses tidegate"
     );
-    let attempt: Vec<&str> = value["provider_responses"][0]
-        .as_object()
-        .unwrap()
-        .keys()
-        .map(String::as_str)
-        .collect();
+    let attempt: Vec<&str> = value["provider_responses"][0].as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(
         attempt.join(" "),
         "id provider_name model_permaslug endpoint_id status latency is_byok routed_service_tier attempt outcome"

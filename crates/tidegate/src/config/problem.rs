@@ -29,7 +29,7 @@ pub(crate) struct Problem {
     /// What to do.
     pub(crate) help: Vec<String>,
     /// Another place that matters, with what it is.
-    pub(crate) context: Option<(Span, String)>,
+    pub(crate) context: Option<Box<(Span, String)>>,
 }
 
 impl Problem {
@@ -62,7 +62,7 @@ impl Problem {
 
     /// Adds another place.
     pub(crate) fn context(mut self, span: &Span, label: impl Into<String>) -> Problem {
-        self.context = Some((span.clone(), label.into()));
+        self.context = Some(Box::new((span.clone(), label.into())));
         self
     }
 }
@@ -168,7 +168,7 @@ impl Report {
             primary = primary.label(problem.path.as_str());
         }
         let mut snippet = Snippet::source(source.text.as_str()).path(source.name.as_str()).annotation(primary);
-        if let Some((span, label)) = &problem.context
+        if let Some((span, label)) = problem.context.as_deref()
             && span.source == problem.span.source
         {
             snippet = snippet.annotation(AnnotationKind::Context.span(self.shown(span)).label(label.as_str()));

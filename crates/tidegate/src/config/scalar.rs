@@ -81,7 +81,7 @@ impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = self.0.as_millis();
         for (unit, each) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)] {
-            if millis >= each && millis % each == 0 {
+            if millis >= each && millis.is_multiple_of(each) {
                 return write!(f, "{}{unit}", millis / each);
             }
         }
@@ -92,7 +92,7 @@ impl fmt::Display for Span {
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (unit, each) in [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
-            if self.0 >= each && self.0 % each == 0 {
+            if self.0 >= each && self.0.is_multiple_of(each) {
                 return write!(f, "{}{unit}", self.0 / each);
             }
         }

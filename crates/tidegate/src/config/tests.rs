@@ -174,6 +174,18 @@ fn aliases_inside_aliases_do_not_eat_the_memory() {
 }
 
 #[test]
+fn deep_nesting_is_refused_and_does_not_eat_the_stack() {
+    let mut linked = String::from("x0: &x0 [a]\n");
+    for level in 1..1_000 {
+        linked.push_str(&format!("x{level}: &x{level} [*x{}]\n", level - 1));
+    }
+    let indented: String = (0..5_000).map(|level| format!("{}a:\n", " ".repeat(level))).collect();
+    for text in ["[".repeat(100_000), "a: [{".repeat(50_000), "a: [{".repeat(100) + &"}]".repeat(100), indented, linked] {
+        assert!(checked(&text, &Environment::default()).1.has_errors());
+    }
+}
+
+#[test]
 fn text_that_is_not_yaml_says_where() {
     let lines = messages("region: eu\nlimits: {idle: 30s\nkeys: [\n");
     assert!(lines[0].starts_with("tidegate.yaml:") && lines[0].contains("not valid YAML"), "{lines:?}");

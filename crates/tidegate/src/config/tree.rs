@@ -54,7 +54,7 @@ impl Node {
     /// Reads `text`. Problems that do not spoil the rest (a key given twice) are added to `problems`; a text that is not YAML at all
     /// is one problem and no node.
     pub(crate) fn read(text: &str, source: SourceId, problems: &mut Vec<Problem>) -> Option<Node> {
-        let mut reader = Reader { source, text, anchors: BTreeMap::new(), nodes: 0, problems };
+        let mut reader = Reader { source, text, anchors: BTreeMap::new(), nodes: 0, depth: 0, problems };
         match reader.document() {
             Ok(mut node) => {
                 node.name_paths("");
@@ -149,6 +149,9 @@ pub(crate) fn is_null_text(text: &str) -> bool {
 /// Most values of one file after aliases are expanded. A mesh of 10 000 endpoints has about 200 000.
 const MAX_NODES: usize = 2_000_000;
 
+/// Deepest nesting, aliases expanded: what reads a tree recurses. A request's JSON Schema in a preset takes about 20.
+const MAX_DEPTH: usize = 64;
+
 struct Reader<'a> {
     source: SourceId,
     text: &'a str,
@@ -156,6 +159,8 @@ struct Reader<'a> {
     anchors: BTreeMap<usize, Node>,
     /// Values made so far, copies by aliases included.
     nodes: usize,
+    /// Collections that are open.
+    depth: usize,
     problems: &'a mut Vec<Problem>,
 }
 
@@ -163,10 +168,10 @@ type Events<'a> = Parser<'a, granit_parser::StrInput<'a>>;
 
 impl<'a> Reader<'a> {
     fn document(&mut self) -> Result<Node, Problem> {
-        let mut events: Events<'a> = Parser::new_from_str(self.text);
+        let options = granit_parser::options! { flow_nesting_limit: MAX_DEPTH, block_nesting_limit: MAX_DEPTH, emit_comments: false };
+        let mut events: Events<'a> = Parser::new_from_str_with_options(self.text, options);
         let mut root = None;
-        loop {
-            let Some(next) = events.next() else { break };
+        while let Some(next) = events.next() {
             let (event, span) = next.map_err(|error| self.not_yaml(&error))?;
             match event {
                 Event::StreamEnd => break,
@@ -193,6 +198,8 @@ impl<'a> Reader<'a> {
                 Ok(self.remember(anchor, node))
             }
             Event::SequenceStart(_, anchor, _) => {
+                self.deepen(1, span)?;
+                self.depth += 1;
                 let mut items = Vec::new();
                 let end = loop {
                     match self.next(events)? {
@@ -200,12 +207,16 @@ impl<'a> Reader<'a> {
                         (event, span) => items.push(self.node(event, &span, events)?),
                     }
                 };
+                self.depth -= 1;
                 let whole = self.collection_span(span, &end, items.last().map(|item| &item.span));
                 let node = self.build(Value::Sequence(items), whole);
                 Ok(self.remember(anchor, node))
             }
             Event::MappingStart(_, anchor, _) => {
+                self.deepen(1, span)?;
+                self.depth += 1;
                 let (entries, end) = self.mapping(events)?;
+                self.depth -= 1;
                 let whole = self.collection_span(span, &end, entries.last().map(|entry| &entry.node.span));
                 let node = self.build(Value::Mapping(entries), whole);
                 Ok(self.remember(anchor, node))
@@ -215,6 +226,7 @@ impl<'a> Reader<'a> {
                     return Err(Problem::error(self.span(span), "an alias inside the value it names"));
                 };
                 self.count(size(&node), span)?;
+                self.deepen(height(&node), span)?;
                 Ok(node)
             }
             _ => Err(Problem::error(self.span(span), "unexpected YAML construct")),
@@ -245,7 +257,7 @@ impl<'a> Reader<'a> {
                 let first = entries.iter().find(|entry| entry.key == key).map(|entry| entry.key_span.clone());
                 let mut problem = Problem::error(key_node.span.clone(), format!("key `{key}` is given twice"))
                     .help("keep one of them; YAML readers disagree on which one would count");
-                problem.context = first.map(|first| (first, "first given here".to_owned()));
+                problem.context = first.map(|first| Box::new((first, "first given here".to_owned())));
                 self.problems.push(problem);
                 continue;
             }
@@ -304,6 +316,14 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    fn deepen(&self, by: usize, span: &granit_parser::Span) -> Result<(), Problem> {
+        if self.depth + by <= MAX_DEPTH {
+            return Ok(());
+        }
+        Err(Problem::error(self.span(span), format!("values inside values more than {MAX_DEPTH} levels deep"))
+            .help("nothing here needs that"))
+    }
+
     fn build(&self, value: Value, span: Span) -> Node {
         Node { span, path: String::new(), value }
     }
@@ -338,5 +358,14 @@ fn size(node: &Node) -> usize {
         Value::Scalar { .. } => 1,
         Value::Sequence(items) => 1 + items.iter().map(size).sum::<usize>(),
         Value::Mapping(entries) => 1 + entries.iter().map(|entry| size(&entry.node)).sum::<usize>(),
+    }
+}
+
+/// Collections on the way to the deepest value.
+fn height(node: &Node) -> usize {
+    match &node.value {
+        Value::Scalar { .. } => 0,
+        Value::Sequence(items) => 1 + items.iter().map(height).max().unwrap_or(0),
+        Value::Mapping(entries) => 1 + entries.iter().map(|entry| height(&entry.node)).max().unwrap_or(0),
     }
 }

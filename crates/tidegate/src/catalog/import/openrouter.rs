@@ -162,7 +162,7 @@ fn offer(model: &Model, pricing: &Pricing, context: Option<&Number>, max_output:
         created: model.created.map(date_of),
         prices: rates,
         overrides,
-        discount: pricing.discount.as_ref().map(|Number(text)| text.clone()).filter(|share| share.trim_matches(['0', '.']) != ""),
+        discount: pricing.discount.as_ref().map(|Number(text)| text.clone()).filter(|share| !share.trim_matches(['0', '.']).is_empty()),
         context_length,
         max_output: max_output.and_then(Number::whole).filter(|max| (1..=context_length).contains(max)),
         inputs,
