@@ -12,6 +12,7 @@ mod results;
 mod tidegate;
 mod verdict;
 
+use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -21,6 +22,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use crate::console;
+use crate::interrupt;
 use crate::load;
 use certificate::Certificate;
 use fleet::{Contender, Ground, Kind};
@@ -101,7 +103,7 @@ pub(crate) struct Arguments {
     /// Worker threads or processes of each contender; one per core when not given.
     #[arg(long)]
     pub(crate) workers: Option<usize>,
-    /// Folder for results, logs and generated configurations [default: target/loadtest/<timestamp>].
+    /// Folder for results, logs and generated configurations [default: target/loadtest/TIMESTAMP].
     #[arg(long)]
     pub(crate) out: Option<PathBuf>,
 }
@@ -115,6 +117,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let (_mock, upstream) = fleet::start_mock(&out, arguments.mock)?;
     let ground = Ground {
         directory: &out,
+        started: Cell::new(0),
         upstream,
         certificate: &certificate,
         workers: crate::serve::threads(arguments.workers),
@@ -127,12 +130,23 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let tls = load::tls_client(&certificate.cert)?;
     let mut bench = Bench { arguments, ground: &ground, contenders: &contenders, tls, results: Results::default() };
     let groups = if arguments.only.is_empty() { <Group as clap::ValueEnum>::value_variants() } else { &arguments.only };
-    let outcome = groups.iter().try_for_each(|group| {
+    let mut failed = Vec::new();
+    for group in groups {
         console::progress(format!("--- {group:?}"));
-        bench.group(*group)
-    });
+        // A figure that cannot be had must not cost the others; an interruption ends them all.
+        if let Err(error) = bench.group(*group) {
+            console::progress(format!("{group:?} is incomplete: {error:#}"));
+            failed.push(format!("{group:?}: {error:#}"));
+        }
+        if interrupt::requested() {
+            break;
+        }
+    }
     publish(&bench.results, arguments, &out)?;
-    outcome
+    match failed.as_slice() {
+        [] => Ok(()),
+        reasons => bail!("not everything was measured: {}", reasons.join("; ")),
+    }
 }
 
 /// Starts everyone that can take part; says in one line why somebody cannot.
@@ -177,12 +191,6 @@ fn publish(results: &Results, arguments: &Arguments, out: &Path) -> Result<()> {
     }
     console::result(&report);
     console::progress(format!("written: {}/results.{{json,md,svg}}", out.display()));
-    // Access logs of millions of requests have served their purpose.
-    for entry in fs::read_dir(out).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().ends_with(".access.log") {
-            let _ = fs::remove_file(entry.path());
-        }
-    }
     Ok(())
 }
 

@@ -20,7 +20,7 @@ const MOST_CONNECTIONS: usize = 50_000;
 pub(crate) struct Arguments {
     /// Base URL on a loopback address, such as http://127.0.0.1:9200/v1 (`/chat/completions` is appended).
     pub(crate) url: String,
-    /// Model to name; its last segment tells the mock what to answer: json, or sse-<chunks>-<pace in ms>.
+    /// Model to name; its last segment tells the mock what to answer: json, or sse-CHUNKS-PACE (pace in ms).
     #[arg(long, default_value = "bench/json")]
     pub(crate) model: String,
     /// Open loop: requests per second. Without it each connection sends when its last request is answered (closed loop).

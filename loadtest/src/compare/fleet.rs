@@ -1,5 +1,6 @@
 //! Who takes part: what each contender is, and how it is started.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,6 +19,9 @@ pub(crate) const PEER_KEY: &str = "sk-loadtest-peer";
 
 /// Patience with a starting process; LiteLLM needs most of it.
 const START: Duration = Duration::from_secs(90);
+
+/// Name of the access log in a contender's folder.
+const ACCESS_LOG: &str = "access.log";
 
 /// What a contender is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,12 +78,27 @@ pub(crate) struct Contender {
     pub(crate) started_in: Duration,
     /// Ends the process when the contender goes.
     _process: Option<Process>,
+    /// Goes after the process.
+    _access_log: Option<AccessLog>,
+}
+
+/// A file of one line per request: millions of them have served their purpose when the contender goes.
+#[derive(Debug)]
+struct AccessLog(PathBuf);
+
+impl Drop for AccessLog {
+    fn drop(&mut self) {
+        // Most contenders never had one.
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 /// What starting a contender needs.
 #[derive(Debug)]
 pub(crate) struct Ground<'a> {
     pub(crate) directory: &'a Path,
+    /// Number of processes started so far.
+    pub(crate) started: Cell<usize>,
     pub(crate) upstream: SocketAddr,
     pub(crate) certificate: &'a Certificate,
     pub(crate) workers: usize,
@@ -119,13 +138,14 @@ impl Ground<'_> {
     /// The same under another name, and with another size when it is Tidegate.
     pub(crate) fn start_as(&self, kind: Kind, name: &str, size: Size) -> Result<Contender> {
         let listen = free_address()?;
+        let folder = self.folder(name)?;
         let setup = |secure| proxies::Setup {
             listen,
             secure,
             upstream: self.upstream,
             certificate: self.certificate,
             workers: self.workers,
-            directory: self.directory,
+            directory: &folder,
         };
         let addresses = ["--listen", &listen.to_string(), "--upstream", &self.upstream.to_string(), "--threads", &self.workers.to_string()]
             .map(str::to_owned);
@@ -149,15 +169,15 @@ impl Ground<'_> {
             }
             Kind::Tidegate => {
                 let address = *secure.insert(free_address()?);
-                (self.tidegate_command(listen, address, name, size)?, bearer(&tidegate::key(0)))
+                (self.tidegate_command(listen, address, &folder, size)?, bearer(&tidegate::key(0)))
             }
-            Kind::Litellm => (packages::litellm(listen, self.upstream, self.scenarios, self.workers, self.directory)?, bearer(PEER_KEY)),
+            Kind::Litellm => (packages::litellm(listen, self.upstream, self.scenarios, self.workers, &folder)?, bearer(PEER_KEY)),
             Kind::Portkey => {
                 let headers = packages::portkey_headers(self.upstream).into_iter().chain(bearer(PEER_KEY)).collect();
                 (packages::portkey(listen)?, headers)
             }
         };
-        let mut process = Process::start(name, &mut command, self.directory)?;
+        let mut process = Process::start(name, &mut command, &folder)?;
         let started_in = process.wait_for_answer(listen, &first_request(listen, &headers), START)?;
         let target = |scheme: &str, address: SocketAddr| Target::parse(&format!("{scheme}://{address}/v1"));
         Ok(Contender {
@@ -169,7 +189,17 @@ impl Ground<'_> {
             pid: Some(process.pid()),
             started_in,
             _process: Some(process),
+            _access_log: Some(AccessLog(folder.join(ACCESS_LOG))),
         })
+    }
+
+    /// A folder of its own for each process: a fresh one must not touch the files of one that still runs.
+    fn folder(&self, name: &str) -> Result<PathBuf> {
+        let number = self.started.get() + 1;
+        self.started.set(number);
+        let folder = self.directory.join(format!("{number:02}-{}", name.replace(' ', "-")));
+        std::fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+        Ok(folder)
     }
 
     fn direct(&self) -> Result<Contender> {
@@ -182,12 +212,13 @@ impl Ground<'_> {
             pid: None,
             started_in: Duration::ZERO,
             _process: None,
+            _access_log: None,
         })
     }
 
-    fn tidegate_command(&self, listen: SocketAddr, secure: SocketAddr, name: &str, size: Size) -> Result<Command> {
+    fn tidegate_command(&self, listen: SocketAddr, secure: SocketAddr, folder: &Path, size: Size) -> Result<Command> {
         let program = self.tidegate.context("there is no Tidegate binary")?;
-        let access_log = self.directory.join(format!("{name}.access.log"));
+        let access_log = folder.join(ACCESS_LOG);
         let text = tidegate::config(&tidegate::Setup {
             listen,
             secure: Some((secure, self.certificate)),
@@ -199,7 +230,7 @@ impl Ground<'_> {
             extra_models: size.extra_models,
             keys: size.keys,
         });
-        let file = self.directory.join(format!("{name}.yaml"));
+        let file = folder.join("tidegate.yaml");
         std::fs::write(&file, text).with_context(|| format!("write {}", file.display()))?;
         let mut command = Command::new(program);
         command.args(["edge", "--config"]).arg(file).env(tidegate::UPSTREAM_KEY_VARIABLE, PEER_KEY);
@@ -230,6 +261,7 @@ pub(crate) fn external(text: &str) -> Result<Contender> {
         pid: Some(pid.parse().with_context(|| format!("`{pid}` is not a process id"))?),
         started_in: Duration::ZERO,
         _process: None,
+        _access_log: None,
     })
 }
 
