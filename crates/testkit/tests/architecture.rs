@@ -31,9 +31,7 @@ const IMPURE: &[&str] = &[
 ];
 
 /// Names that say nothing about what a file is about: things end up there because they have no home.
-const NAMELESS: &[&str] = &[
-    "common", "helper", "helpers", "manager", "misc", "util", "utils",
-];
+const NAMELESS: &[&str] = &["common", "helper", "helpers", "manager", "misc", "util", "utils"];
 
 /// What may lie at the top of the repository.
 const TOP_LEVEL: &[&str] = &[
@@ -70,9 +68,7 @@ fn every_dependency_between_crates_is_allowed_by_the_map() -> TestResult {
             continue;
         };
         for target in edges.iter().filter(|target| !rule.permits(target)) {
-            wrong.push(format!(
-                "`{name}` depends on `{target}`, which its row does not allow"
-            ));
+            wrong.push(format!("`{name}` depends on `{target}`, which its row does not allow"));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -83,23 +79,11 @@ fn every_dependency_between_crates_is_allowed_by_the_map() -> TestResult {
 fn every_row_of_the_map_is_a_crate() -> TestResult {
     let crates = internal_edges()?;
     let map = crate_map()?;
-    let stale: Vec<_> = map
-        .keys()
-        .filter(|name| !crates.contains_key(*name))
-        .collect();
-    assert!(
-        stale.is_empty(),
-        "rows of crates/README.md without a crate: {stale:?}"
-    );
+    let stale: Vec<_> = map.keys().filter(|name| !crates.contains_key(*name)).collect();
+    assert!(stale.is_empty(), "rows of crates/README.md without a crate: {stale:?}");
     for (name, rule) in &map {
-        let unknown: Vec<_> = rule
-            .names()
-            .filter(|target| !crates.contains_key(*target))
-            .collect();
-        assert!(
-            unknown.is_empty(),
-            "the row of `{name}` names unknown crates: {unknown:?}"
-        );
+        let unknown: Vec<_> = rule.names().filter(|target| !crates.contains_key(*target)).collect();
+        assert!(unknown.is_empty(), "the row of `{name}` names unknown crates: {unknown:?}");
     }
     Ok(())
 }
@@ -107,32 +91,11 @@ fn every_row_of_the_map_is_a_crate() -> TestResult {
 #[test]
 fn pure_crates_pull_in_no_runtime_and_no_sockets() -> TestResult {
     for (name, row) in crate_map()?.iter().filter(|(_, row)| row.pure) {
-        assert_eq!(
-            row.allowed,
-            Allowed::Only(BTreeSet::new()),
-            "`{name}` is pure and depends on no other crate here"
-        );
-        let tree = cargo(&[
-            "tree",
-            "--offline",
-            "--edges=normal",
-            "--prefix=none",
-            "--format={p}",
-            "--package",
-            &package_name(name),
-        ])?;
-        let packages: BTreeSet<&str> = tree
-            .lines()
-            .filter_map(|line| line.split(' ').next())
-            .collect();
-        let found: Vec<_> = IMPURE
-            .iter()
-            .filter(|package| packages.contains(**package))
-            .collect();
-        assert!(
-            found.is_empty(),
-            "`{name}` is pure but its dependencies hold {found:?}"
-        );
+        assert_eq!(row.allowed, Allowed::Only(BTreeSet::new()), "`{name}` is pure and depends on no other crate here");
+        let tree = cargo(&["tree", "--offline", "--edges=normal", "--prefix=none", "--format={p}", "--package", &package_name(name)])?;
+        let packages: BTreeSet<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
+        let found: Vec<_> = IMPURE.iter().filter(|package| packages.contains(**package)).collect();
+        assert!(found.is_empty(), "`{name}` is pure but its dependencies hold {found:?}");
     }
     Ok(())
 }
@@ -144,11 +107,7 @@ fn the_clippy_lists_of_the_pure_crates_are_the_same() -> TestResult {
         .filter(|(_, row)| row.pure)
         .map(|(name, _)| fs::read_to_string(root().join("crates").join(name).join("clippy.toml")))
         .collect::<Result<_, _>>()?;
-    assert_eq!(
-        lists.len(),
-        1,
-        "the clippy.toml files of the pure crates differ"
-    );
+    assert_eq!(lists.len(), 1, "the clippy.toml files of the pure crates differ");
     Ok(())
 }
 
@@ -160,20 +119,11 @@ fn no_file_has_a_name_that_says_nothing() -> TestResult {
             let named = path.strip_prefix(root()).unwrap_or(path);
             named
                 .iter()
-                .map(|part| {
-                    Path::new(part)
-                        .file_stem()
-                        .unwrap_or(part)
-                        .to_string_lossy()
-                        .into_owned()
-                })
+                .map(|part| Path::new(part).file_stem().unwrap_or(part).to_string_lossy().into_owned())
                 .any(|part| NAMELESS.contains(&part.as_str()))
         })
         .collect();
-    assert!(
-        nameless.is_empty(),
-        "name these for what they are about: {nameless:?}"
-    );
+    assert!(nameless.is_empty(), "name these for what they are about: {nameless:?}");
     Ok(())
 }
 
@@ -181,34 +131,22 @@ fn no_file_has_a_name_that_says_nothing() -> TestResult {
 fn every_crate_root_opens_with_what_it_is() -> TestResult {
     let metadata: Value = serde_json::from_str(&metadata()?)?;
     let mut silent = Vec::new();
-    for target in metadata["packages"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .flat_map(|package| package["targets"].as_array().into_iter().flatten())
+    for target in
+        metadata["packages"].as_array().into_iter().flatten().flat_map(|package| package["targets"].as_array().into_iter().flatten())
     {
         let path = target["src_path"].as_str().unwrap_or_default();
         if !fs::read_to_string(path)?.starts_with("//! ") {
             silent.push(path.to_owned());
         }
     }
-    assert!(
-        silent.is_empty(),
-        "these crate roots do not open with a `//!` comment: {silent:?}"
-    );
+    assert!(silent.is_empty(), "these crate roots do not open with a `//!` comment: {silent:?}");
     Ok(())
 }
 
 #[test]
 fn nothing_unexpected_lies_at_the_top() -> TestResult {
-    let strangers: Vec<_> = tracked_top_level()?
-        .into_iter()
-        .filter(|name| !TOP_LEVEL.contains(&name.as_str()))
-        .collect();
-    assert!(
-        strangers.is_empty(),
-        "these belong into a folder: {strangers:?}"
-    );
+    let strangers: Vec<_> = tracked_top_level()?.into_iter().filter(|name| !TOP_LEVEL.contains(&name.as_str())).collect();
+    assert!(strangers.is_empty(), "these belong into a folder: {strangers:?}");
     Ok(())
 }
 
@@ -257,18 +195,8 @@ fn crate_map() -> Result<BTreeMap<String, Row>, Box<dyn std::error::Error>> {
             };
             let name = quoted(name).pop_first()?;
             let names = quoted(allowed);
-            let allowed = if allowed.starts_with("all") {
-                Allowed::AllBut(names)
-            } else {
-                Allowed::Only(names)
-            };
-            Some((
-                name.trim_start_matches("../").to_owned(),
-                Row {
-                    pure: sentence.ends_with("Pure."),
-                    allowed,
-                },
-            ))
+            let allowed = if allowed.starts_with("all") { Allowed::AllBut(names) } else { Allowed::Only(names) };
+            Some((name.trim_start_matches("../").to_owned(), Row { pure: sentence.ends_with("Pure."), allowed }))
         })
         .collect();
     if rows.is_empty() {
@@ -279,20 +207,14 @@ fn crate_map() -> Result<BTreeMap<String, Row>, Box<dyn std::error::Error>> {
 
 /// The words between backticks.
 fn quoted(cell: &str) -> BTreeSet<String> {
-    cell.split('`')
-        .skip(1)
-        .step_by(2)
-        .map(str::to_owned)
-        .collect()
+    cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
 /// Normal and build dependencies between members, by directory name. Dev-dependencies are free: a test may use whatever
 /// it needs.
 fn internal_edges() -> Result<BTreeMap<String, BTreeSet<String>>, Box<dyn std::error::Error>> {
     let metadata: Value = serde_json::from_str(&metadata()?)?;
-    let packages = metadata["packages"]
-        .as_array()
-        .ok_or("cargo metadata lists no packages")?;
+    let packages = metadata["packages"].as_array().ok_or("cargo metadata lists no packages")?;
     let edges = packages
         .iter()
         .map(|package| {
@@ -304,10 +226,7 @@ fn internal_edges() -> Result<BTreeMap<String, BTreeSet<String>>, Box<dyn std::e
                 .filter_map(|dependency| dependency["name"].as_str())
                 .map(directory_name)
                 .collect();
-            (
-                directory_name(package["name"].as_str().unwrap_or_default()),
-                targets,
-            )
+            (directory_name(package["name"].as_str().unwrap_or_default()), targets)
         })
         .collect();
     Ok(edges)
@@ -315,35 +234,19 @@ fn internal_edges() -> Result<BTreeMap<String, BTreeSet<String>>, Box<dyn std::e
 
 /// `tidegate-wire` lives in `wire`; the binary package is called `tidegate` like its directory.
 fn directory_name(package: &str) -> String {
-    package
-        .strip_prefix("tidegate-")
-        .unwrap_or(package)
-        .to_owned()
+    package.strip_prefix("tidegate-").unwrap_or(package).to_owned()
 }
 
 fn package_name(directory: &str) -> String {
-    if directory == "tidegate" {
-        directory.to_owned()
-    } else {
-        format!("tidegate-{directory}")
-    }
+    if directory == "tidegate" { directory.to_owned() } else { format!("tidegate-{directory}") }
 }
 
 fn metadata() -> Result<String, Box<dyn std::error::Error>> {
-    cargo(&[
-        "metadata",
-        "--no-deps",
-        "--offline",
-        "--format-version",
-        "1",
-    ])
+    cargo(&["metadata", "--no-deps", "--offline", "--format-version", "1"])
 }
 
 fn cargo(arguments: &[&str]) -> Result<String, Box<dyn std::error::Error>> {
-    let output = Command::new(env!("CARGO"))
-        .args(arguments)
-        .current_dir(root())
-        .output()?;
+    let output = Command::new(env!("CARGO")).args(arguments).current_dir(root()).output()?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         return Err(format!("cargo {} failed: {said}", arguments.join(" ")).into());
@@ -353,14 +256,8 @@ fn cargo(arguments: &[&str]) -> Result<String, Box<dyn std::error::Error>> {
 
 /// What git tracks at the top; without git (a source archive) everything that is not a build product.
 fn tracked_top_level() -> Result<BTreeSet<String>, Box<dyn std::error::Error>> {
-    let git = Command::new("git")
-        .args(["ls-files", "-z"])
-        .current_dir(root())
-        .output();
-    if let Some(output) = git
-        .ok()
-        .filter(|output| output.status.success() && !output.stdout.is_empty())
-    {
+    let git = Command::new("git").args(["ls-files", "-z"]).current_dir(root()).output();
+    if let Some(output) = git.ok().filter(|output| output.status.success() && !output.stdout.is_empty()) {
         let listed = String::from_utf8(output.stdout)?;
         return Ok(listed
             .split('\0')
@@ -388,11 +285,7 @@ fn rust_files() -> Result<Vec<PathBuf>, Box<dyn std::error::Error>> {
     while let Some(directory) = open.pop() {
         for entry in fs::read_dir(&directory)? {
             let path = entry?.path();
-            let name = path
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             if path.is_dir() {
                 if !name.starts_with('.') && name != "target" && name != "node_modules" {
                     open.push(path);

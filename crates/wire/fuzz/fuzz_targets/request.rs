@@ -13,14 +13,10 @@ fuzz_target!(|body: &[u8]| {
     let Ok(call) = ChatCall::read(Bytes::copy_from_slice(body), &ReadLimits::default()) else {
         return;
     };
-    serde_json::from_slice::<IgnoredAny>(body)
-        .expect("a body that is accepted is JSON for everybody");
+    serde_json::from_slice::<IgnoredAny>(body).expect("a body that is accepted is JSON for everybody");
     read_everything(&call);
     for dialect in Dialect::ALL {
-        for provider in providers()
-            .iter()
-            .filter(|provider| provider.dialect == dialect)
-        {
+        for provider in providers().iter().filter(|provider| provider.dialect == dialect) {
             for supported in [true, false] {
                 let target = Target {
                     dialect,
@@ -51,59 +47,19 @@ fn nothing_of_the_callers_is_lost(asked: &[u8], sent: &[u8]) {
     let Ok(Value::Object(asked)) = serde_json::from_slice(asked) else {
         return;
     };
-    let Ok(Value::Object(sent)) = serde_json::from_slice(sent) else {
-        panic!("what is sent is an object")
-    };
-    for (name, value) in asked
-        .iter()
-        .filter(|(name, value)| name.starts_with("x_") && !value.is_null())
-    {
+    let Ok(Value::Object(sent)) = serde_json::from_slice(sent) else { panic!("what is sent is an object") };
+    for (name, value) in asked.iter().filter(|(name, value)| name.starts_with("x_") && !value.is_null()) {
         assert_eq!(sent.get(name), Some(value), "field {name}");
     }
-    assert_eq!(
-        sent.get("model").and_then(Value::as_str),
-        Some("upstream-model")
-    );
+    assert_eq!(sent.get("model").and_then(Value::as_str), Some("upstream-model"));
 }
 
 /// Every fact can be asked for without a panic, whatever the body.
 fn read_everything(call: &ChatCall) {
-    let _ = (
-        call.model(),
-        call.models(),
-        call.provider(),
-        call.preset(),
-        call.session_id(),
-        call.prompt_cache_key(),
-    );
-    let _ = (
-        call.user(),
-        call.metadata_user_id(),
-        call.max_output(),
-        call.expected_output(),
-        call.inputs(),
-    );
-    let _ = (
-        call.has_tools(),
-        call.response_format(),
-        call.conversation_hash(),
-        call.service_tier(),
-        call.plugins(),
-    );
-    let _ = (
-        call.trace(),
-        call.debug_echo(),
-        call.route(),
-        call.cache_marked(),
-        call.message_count(),
-    );
-    let _ = (
-        call.parameters().count(),
-        call.fields().count(),
-        call.wants_usage(),
-    );
-    assert!(
-        call.prompt_tokens_estimate() as usize
-            <= call.body().len() + 256 * (call.message_count() + 1) * 64 + 16
-    );
+    let _ = (call.model(), call.models(), call.provider(), call.preset(), call.session_id(), call.prompt_cache_key());
+    let _ = (call.user(), call.metadata_user_id(), call.max_output(), call.expected_output(), call.inputs());
+    let _ = (call.has_tools(), call.response_format(), call.conversation_hash(), call.service_tier(), call.plugins());
+    let _ = (call.trace(), call.debug_echo(), call.route(), call.cache_marked(), call.message_count());
+    let _ = (call.parameters().count(), call.fields().count(), call.wants_usage());
+    assert!(call.prompt_tokens_estimate() as usize <= call.body().len() + 256 * (call.message_count() + 1) * 64 + 16);
 }

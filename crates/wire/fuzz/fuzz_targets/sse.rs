@@ -10,17 +10,9 @@ fuzz_target!(|input: (u16, &[u8])| {
     let (split, body) = input;
     let expected = reference(body);
     assert_eq!(parse(&[body]), expected, "in one piece");
-    assert_eq!(
-        parse(&body.chunks(1).collect::<Vec<_>>()),
-        expected,
-        "byte by byte"
-    );
+    assert_eq!(parse(&body.chunks(1).collect::<Vec<_>>()), expected, "byte by byte");
     let size = usize::from(split).max(1);
-    assert_eq!(
-        parse(&body.chunks(size).collect::<Vec<_>>()),
-        expected,
-        "in pieces of {size}"
-    );
+    assert_eq!(parse(&body.chunks(size).collect::<Vec<_>>()), expected, "in pieces of {size}");
 });
 
 /// Name, data and id of an event.
@@ -34,13 +26,9 @@ fn parse(chunks: &[&[u8]]) -> Vec<Owned> {
         Ok::<(), TooLong>(())
     };
     for chunk in chunks {
-        parser
-            .push(chunk, &mut keep)
-            .expect("inputs are far below the bound");
+        parser.push(chunk, &mut keep).expect("inputs are far below the bound");
     }
-    parser
-        .finish(&mut keep)
-        .expect("inputs are far below the bound");
+    parser.finish(&mut keep).expect("inputs are far below the bound");
     events
 }
 
@@ -50,11 +38,7 @@ fn reference(body: &[u8]) -> Vec<Owned> {
     let (mut name, mut data, mut id) = (Vec::new(), None::<Vec<u8>>, Vec::new());
     for line in lines(body).chain([&b""[..]]) {
         if line.is_empty() {
-            let event = (
-                std::mem::take(&mut name),
-                data.take(),
-                std::mem::take(&mut id),
-            );
+            let event = (std::mem::take(&mut name), data.take(), std::mem::take(&mut id));
             if let (name, Some(data), id) = event {
                 events.push((name, data, id));
             }

@@ -14,17 +14,11 @@ fuzz_target!(|input: (u8, u16, &[u8])| {
     let whole = relay(dialect, [body].into_iter());
     let pieces = relay(dialect, body.chunks(usize::from(split).max(1)));
     assert_eq!(whole, pieces);
-    for frame in whole
-        .frames
-        .split(|byte| *byte == b'\n')
-        .filter(|line| !line.is_empty())
-    {
+    for frame in whole.frames.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         if frame.starts_with(b":") {
             continue;
         }
-        let data = frame
-            .strip_prefix(b"data: ")
-            .expect("a frame is data or a comment");
+        let data = frame.strip_prefix(b"data: ").expect("a frame is data or a comment");
         if data != b"[DONE]" {
             serde_json::from_slice::<IgnoredAny>(data).expect("data is JSON");
         }
@@ -39,12 +33,7 @@ struct Relayed {
 }
 
 fn relay<'a>(dialect: Dialect, chunks: impl Iterator<Item = &'a [u8]>) -> Relayed {
-    let stamp = Stamp {
-        generation_id: "gen-1".into(),
-        model: "author/model".into(),
-        provider: "Fuzz".into(),
-        created: 1,
-    };
+    let stamp = Stamp { generation_id: "gen-1".into(), model: "author/model".into(), provider: "Fuzz".into(), created: 1 };
     let mut reader = StreamReader::new(dialect, stamp, true);
     let mut out = BytesMut::new();
     let mut failure = None;
@@ -59,25 +48,8 @@ fn relay<'a>(dialect: Dialect, chunks: impl Iterator<Item = &'a [u8]>) -> Relaye
     }
     let facts = reader.facts().clone();
     if failure.is_none() {
-        let cost = Cost {
-            total: "0.1",
-            upstream: "0.1",
-            upstream_prompt: "0.05",
-            upstream_completion: "0.05",
-            is_byok: false,
-        };
-        reader.close(
-            &Closing {
-                cost: Some(cost),
-                metadata: None,
-                metadata_field: "openrouter_metadata",
-            },
-            &mut out,
-        );
+        let cost = Cost { total: "0.1", upstream: "0.1", upstream_prompt: "0.05", upstream_completion: "0.05", is_byok: false };
+        reader.close(&Closing { cost: Some(cost), metadata: None, metadata_field: "openrouter_metadata" }, &mut out);
     }
-    Relayed {
-        frames: out.to_vec(),
-        facts,
-        failure,
-    }
+    Relayed { frames: out.to_vec(), facts, failure }
 }
