@@ -77,6 +77,9 @@ pub(crate) async fn run(
         body: SegmentBody::new(encoded.body),
         headers: headers_of(generation, ask, &target, encoded.headers, state.credential_header(attempt.credential)),
     };
+    if ask.call.debug_echo() && ask.call.stream() {
+        generation.echo(outgoing.body.contiguous());
+    }
     let deadline = Instant::now() + attempt.first_token_timeout;
     generation.sent();
     let exchange = pin!(exchange(generation, pool, ask, target, &outgoing, attempt));
@@ -122,17 +125,21 @@ async fn exchange(
         let failure = classify(target.provider.dialect(), head.status.as_u16(), &head.headers, &bytes, now);
         return Err(with_details(failure, AttemptEnd::Malformed, rate));
     }
-    open_stream(generation, body, target, attempt, rate).await
+    open_stream(generation, ask, body, target, attempt, rate).await
 }
 
 async fn open_stream(
     generation: &mut Generation,
+    ask: &Ask,
     mut body: ResponseBody,
     target: Arc<Target>,
     attempt: AttemptPlan,
     rate: Option<RateHint>,
 ) -> Result<Answer, Box<AttemptFailure>> {
     let mut reader = StreamReader::new(target.provider.dialect(), generation.stamp(&target), true);
+    if ask.call.hides_reasoning() {
+        reader.hide_reasoning();
+    }
     let mut first = BytesMut::new();
     let finished = loop {
         let Some(data) = body.data().await else {

@@ -70,7 +70,9 @@ where
 {
     let limits = &worker.shared.config.limits;
     let serving = Serving::default();
-    let io = TokioIo::new(GuardedIo::new(stream, limits.write_stall, limits.header_read, serving.clone()));
+    // An HTTP/2 connection has no time between requests at which bytes must be those of a head.
+    let head_read = matches!(version, Version::Http1).then_some(limits.header_read);
+    let io = TokioIo::new(GuardedIo::new(stream, limits.write_stall, head_read, serving.clone()));
     let info = Arc::new(ConnectionInfo { peer });
     let service = service_fn(|request: http::Request<Incoming>| {
         serving.set(true);

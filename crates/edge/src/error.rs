@@ -353,9 +353,10 @@ impl FailedAttempts {
         let retry_after = self.tried.iter().filter_map(|tried| tried.failure.retry_after).min();
         let all = |is: fn(AttemptEnd) -> bool| self.tried.iter().all(|tried| is(tried.end));
         let mut fault = if let AttemptEnd::Rejected(status) = last.end {
-            Fault { status, param: last.param.clone(), ..Fault::of(last.failure.error_type, last.failure.message.clone()) }
+            Fault { status, param: last.param.clone(), ..Fault::of(last.failure.error_type, last.failure.public_message()) }
         } else if self.midstream {
-            Fault::of(broken_type(&last.failure), masked(&last.failure))
+            // What an upstream says about its own inside is not for callers.
+            Fault::of(broken_type(&last.failure), last.failure.public_message())
         } else if all(|end| end == AttemptEnd::RateLimited) {
             Fault {
                 retry_after,
@@ -430,11 +431,6 @@ fn broken_type(failure: &Failure) -> ErrorType {
         FailureKind::Cut | FailureKind::Malformed | FailureKind::Empty => ErrorType::ProviderUnavailable,
         _ => failure.error_type,
     }
-}
-
-/// What an upstream says about its own inside is not for callers.
-fn masked(failure: &Failure) -> String {
-    if failure.error_type == ErrorType::Server { ErrorBody::MASKED.to_owned() } else { failure.message.clone() }
 }
 
 /// SDKs that honour `Retry-After` may block for as long as it says.

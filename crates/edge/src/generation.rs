@@ -6,8 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use smallvec::SmallVec;
-use tidegate_ledger::{AttemptRecord, Charge, Ending, Usage, charge_for};
+use tidegate_ledger::{AttemptRecord, Charge, Ending, Money, Usage, charge_for};
 use tidegate_routing::{AttemptEnd, AttemptPlan, Decision, Next, Outcome, Plan, RateHint, Timestamp};
 use tidegate_wire::{Facts, Stamp};
 
@@ -35,6 +36,8 @@ pub(crate) struct Generation {
     current: Option<Current>,
     attempts: SmallVec<[AttemptNote; 2]>,
     times: Times,
+    /// Bodies that were sent upstream, for callers who debug their requests; empty unless asked for.
+    echoes: Vec<Bytes>,
     settled: bool,
     pub(crate) trace: RequestTrace,
     _admitted: Admitted,
@@ -113,6 +116,8 @@ pub(crate) struct End {
 pub(crate) struct Bill {
     pub(crate) usage: Usage,
     pub(crate) charge: Charge,
+    /// What the provider says that it charges, where it says so; else the list price.
+    pub(crate) upstream: Money,
     pub(crate) estimated: bool,
 }
 
@@ -148,6 +153,7 @@ impl Generation {
             current: None,
             attempts: SmallVec::new(),
             times: Times { received, complete, sent: None, answered: None, committed: None },
+            echoes: Vec::new(),
             settled: false,
             trace,
             _admitted: admitted,
@@ -198,6 +204,16 @@ impl Generation {
     /// The record of the decisions so far; `None` once it has been handed over.
     pub(crate) fn decision(&self) -> Option<&Decision> {
         self.plan.as_ref().map(Plan::decision)
+    }
+
+    /// Keeps the body of an attempt for the caller.
+    pub(crate) fn echo(&mut self, body: Bytes) {
+        self.echoes.push(body);
+    }
+
+    /// The bodies that the caller wanted to see, one per attempt.
+    pub(crate) fn take_echoes(&mut self) -> Vec<Bytes> {
+        std::mem::take(&mut self.echoes)
     }
 
     /// The request is on its way upstream.
@@ -265,10 +281,11 @@ impl Generation {
             Some(usage) => (ledger_usage(usage), false),
             None => (self.estimated_usage(facts), true),
         };
-        let Some(target) = self.target() else { return Bill { usage, charge: Charge::default(), estimated } };
+        let Some(target) = self.target() else { return Bill { usage, charge: Charge::default(), upstream: Money::ZERO, estimated } };
         let finish = facts.finish_reason.map(|reason| reason.as_str());
         let charge = charge_for(ending, finish, &usage, &target.prices, self.shared.clock.utc_hhmm());
-        Bill { usage, charge, estimated }
+        let upstream = facts.upstream_cost.as_deref().and_then(|cost| Money::parse_usd(cost).ok()).unwrap_or(charge.total);
+        Bill { usage, charge, upstream, estimated }
     }
 
     fn estimated_usage(&self, facts: &Facts) -> Usage {
@@ -372,7 +389,7 @@ impl Generation {
             usage: bill.usage,
             usage_estimated: bill.estimated,
             charge: bill.charge,
-            upstream_cost: bill.charge.total,
+            upstream_cost: bill.upstream,
             is_byok: false,
             service_tier: facts.service_tier.clone(),
             data_region: target.and_then(|target| target.region.clone()),

@@ -30,11 +30,11 @@ impl Serving {
 }
 
 /// A stream whose writes fail when the peer takes nothing for `write_stall`, and whose reads fail when a request head that has begun
-/// is not complete after `head_read`.
+/// is not complete after `head_read`, where there is such a limit.
 pub(crate) struct GuardedIo<S> {
     inner: S,
     write_stall: Duration,
-    head_read: Duration,
+    head_read: Option<Duration>,
     serving: Serving,
     /// Bytes of a request head have come, and no request is being served yet.
     head_begun: bool,
@@ -44,7 +44,7 @@ pub(crate) struct GuardedIo<S> {
 }
 
 impl<S> GuardedIo<S> {
-    pub(crate) fn new(inner: S, write_stall: Duration, head_read: Duration, serving: Serving) -> Self {
+    pub(crate) fn new(inner: S, write_stall: Duration, head_read: Option<Duration>, serving: Serving) -> Self {
         Self { inner, write_stall, head_read, serving, head_begun: false, write_timer: None, head_timer: None }
     }
 
@@ -65,11 +65,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for GuardedIo<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let progress = Pin::new(&mut self.inner).poll_read(context, buffer);
-        if self.serving.get() {
+        let Some(head_read) = self.head_read.filter(|_| !self.serving.get()) else {
             self.head_begun = false;
             self.head_timer = None;
             return progress;
-        }
+        };
         if progress.is_ready() {
             self.head_begun |= buffer.filled().len() > before;
             return progress;
@@ -77,7 +77,6 @@ impl<S: AsyncRead + Unpin> AsyncRead for GuardedIo<S> {
         if !self.head_begun {
             return Poll::Pending;
         }
-        let head_read = self.head_read;
         let timer = self.head_timer.get_or_insert_with(|| Box::pin(sleep(head_read)));
         match timer.as_mut().poll(context) {
             Poll::Pending => Poll::Pending,

@@ -1,24 +1,32 @@
 //! Exact money as the decimal text that goes into answers.
 
-use tidegate_ledger::Charge;
 use tidegate_wire::Cost;
+
+use crate::generation::Bill;
 
 /// The amounts of one answer, as JSON number texts.
 pub(crate) struct CostText {
     total: String,
+    upstream: String,
     prompt: String,
     completion: String,
 }
 
 impl CostText {
-    pub(crate) fn of(charge: &Charge) -> Self {
-        Self { total: charge.total.to_string(), prompt: charge.prompt.to_string(), completion: charge.completion.to_string() }
+    pub(crate) fn of(bill: &Bill) -> Self {
+        let charge = &bill.charge;
+        Self {
+            total: charge.total.to_string(),
+            upstream: bill.upstream.to_string(),
+            prompt: charge.prompt.to_string(),
+            completion: charge.completion.to_string(),
+        }
     }
 
     pub(crate) fn as_cost(&self) -> Cost<'_> {
         Cost {
             total: &self.total,
-            upstream: &self.total,
+            upstream: &self.upstream,
             upstream_prompt: &self.prompt,
             upstream_completion: &self.completion,
             is_byok: false,

@@ -50,7 +50,13 @@ pub(crate) async fn chat(
     let complete = Timestamp(shared.clock.micros());
 
     let request_bytes = bytes.len();
-    let call = ChatCall::read(bytes, &ReadLimits { max_body: shared.config.limits.body_bytes, ..ReadLimits::default() })?;
+    let limits = &shared.config.limits;
+    let limits = ReadLimits {
+        max_body: limits.body_bytes,
+        max_depth: u32::try_from(limits.json_depth).unwrap_or(u32::MAX),
+        ..ReadLimits::default()
+    };
+    let call = ChatCall::read(bytes, &limits)?;
     let (call, preset) = intent::with_preset(call, &state)?;
     let around = Circumstances {
         state: &state,
@@ -183,7 +189,7 @@ fn finish(generation: &mut Generation, mut completion: Completion, details: Atte
     if bill.estimated {
         completion.assume_usage(crate::money::wire_usage(&bill.usage));
     }
-    let cost = CostText::of(&bill.charge);
+    let cost = CostText::of(&bill);
     let field = generation.context.metadata_field;
     let metadata = field.map(|_| explain::metadata(generation, None));
     let facts = completion.facts().clone();

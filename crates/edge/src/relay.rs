@@ -185,7 +185,11 @@ impl Relaying {
         generation.shared.metrics.streams.inc();
         let OpenStream { body, reader, first, idle_timeout, rate, finished } = stream;
         let last = generation.now();
-        Self { generation, body: Some(body), reader, out: first, idle_timeout, rate, finished, last }
+        let out = match generation.take_echoes() {
+            echoes if echoes.is_empty() => first,
+            echoes => with_echoes(&generation, &echoes, &first),
+        };
+        Self { generation, body: Some(body), reader, out, idle_timeout, rate, finished, last }
     }
 
     fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<Step> {
@@ -240,7 +244,7 @@ impl Relaying {
         if bill.estimated {
             self.reader.assume_usage(crate::money::wire_usage(&bill.usage));
         }
-        let cost = CostText::of(&bill.charge);
+        let cost = CostText::of(&bill);
         let metadata = self.generation.context.metadata_field.map(|_| explain::metadata(&self.generation, None));
         let closing = Closing {
             cost: Some(cost.as_cost()),
@@ -288,6 +292,18 @@ impl Drop for Relaying {
         let end = End { ending: Ending::Cancelled, status: 200, error_type: "cancelled" };
         self.generation.settle(end, self.reader.facts(), &bill);
     }
+}
+
+/// What was sent upstream, before the answer: one chunk per attempt.
+fn with_echoes(generation: &Generation, echoes: &[Bytes], first: &[u8]) -> BytesMut {
+    let mut out = BytesMut::new();
+    if let Some(target) = generation.target() {
+        for body in echoes {
+            tidegate_wire::write_echo(&generation.stamp(target), body, &mut out);
+        }
+    }
+    out.extend_from_slice(first);
+    out
 }
 
 /// A failed request as the one event of a stream that has nothing else.

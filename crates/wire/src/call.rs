@@ -36,12 +36,14 @@ pub struct ReadLimits {
     pub max_messages: usize,
     /// Most entries of `models`.
     pub max_models: usize,
+    /// Deepest nesting of the JSON, at most [`crate::scan::MAX_DEPTH`].
+    pub max_depth: u32,
 }
 
 impl Default for ReadLimits {
     /// 32 MiB, ten thousand messages, 64 models: far above honest use, low enough to bound work.
     fn default() -> Self {
-        Self { max_body: 32 << 20, max_messages: 10_000, max_models: 64 }
+        Self { max_body: 32 << 20, max_messages: 10_000, max_models: 64, max_depth: crate::scan::MAX_DEPTH }
     }
 }
 
@@ -140,7 +142,7 @@ impl ChatCall {
             let message = format!("the request body is larger than {} bytes", limits.max_body);
             return Err(RequestError::of(ErrorType::PayloadTooLarge, message));
         }
-        let mut cursor = Cursor::open(&body).map_err(not_json)?;
+        let mut cursor = Cursor::open(&body).map_err(not_json)?.bounded(limits.max_depth);
         if cursor.kind().map_err(not_json)? != Kind::Object {
             return Err(RequestError::of(ErrorType::InvalidRequest, "the request body must be a JSON object"));
         }

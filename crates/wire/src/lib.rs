@@ -37,6 +37,6 @@ pub use facts::{Closing, Cost, Facts, FinishReason, Stamp};
 pub use failure::{Failure, FailureKind, classify, retry_after};
 pub use provider::{AuthScheme, MaxTokensField, ProviderCatalog, ProviderError, ProviderInfo, Quirks, ReasoningStyle, providers};
 pub use rate_limit::{RateLimitScheme, RateLimits, rate_limits};
-pub use stream::{KEEP_ALIVE, Progress, StreamReader};
+pub use stream::{KEEP_ALIVE, Progress, StreamReader, write_echo};
 pub use target::{Target, UpstreamRequest};
 pub use usage::Usage;

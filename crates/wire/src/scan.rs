@@ -102,6 +102,8 @@ pub struct Cursor<'a> {
     bytes: &'a [u8],
     at: usize,
     depth: u32,
+    /// Deepest nesting that is accepted, at most [`MAX_DEPTH`].
+    deepest: u32,
     /// Some byte below 0x20 exists, so strings must be searched for raw control characters.
     controls: bool,
 }
@@ -113,12 +115,19 @@ impl<'a> Cursor<'a> {
         if !ascii && let Err(error) = simdutf8::compat::from_utf8(bytes) {
             return Err(ScanError { at: error.valid_up_to(), reason: "invalid UTF-8" });
         }
-        Ok(Self { bytes, at: 0, depth: 0, controls })
+        Ok(Self { bytes, at: 0, depth: 0, deepest: MAX_DEPTH, controls })
+    }
+
+    /// Accepts less nesting than [`MAX_DEPTH`].
+    #[must_use]
+    pub fn bounded(mut self, deepest: u32) -> Self {
+        self.deepest = deepest.min(MAX_DEPTH);
+        self
     }
 
     /// Stands at `at` inside a document that some other cursor has accepted whole.
     pub(crate) fn resume(bytes: &'a [u8], at: usize) -> Self {
-        Self { bytes, at, depth: 0, controls: true }
+        Self { bytes, at, depth: 0, deepest: MAX_DEPTH, controls: true }
     }
 
     /// The document.
@@ -256,7 +265,7 @@ impl<'a> Cursor<'a> {
         if self.peek() != Some(opening) {
             return Err(self.error(reason));
         }
-        if self.depth >= MAX_DEPTH {
+        if self.depth >= self.deepest {
             return Err(self.error("nested too deeply"));
         }
         self.depth += 1;
@@ -281,7 +290,7 @@ impl<'a> Cursor<'a> {
             let Some(byte) = self.peek() else { return Err(self.error("unexpected end")) };
             match (expect, byte) {
                 (Expect::Value | Expect::ValueOrEnd, b'{' | b'[') => {
-                    if self.depth >= MAX_DEPTH {
+                    if self.depth >= self.deepest {
                         return Err(self.error("nested too deeply"));
                     }
                     self.depth += 1;

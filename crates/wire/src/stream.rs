@@ -41,6 +41,28 @@ enum Decoder {
     Gemini(Box<gemini::StreamDecoder>),
 }
 
+/// Writes a chunk without choices that shows a caller the body that was sent upstream (`debug.echo_upstream_body`).
+pub fn write_echo(stamp: &Stamp, body: &[u8], out: &mut BytesMut) {
+    let mut chunk = Vec::with_capacity(body.len() + 256);
+    chunk.push(b'{');
+    let mut members = crate::json::Members::starting(&mut chunk);
+    members.string("id", &stamp.generation_id);
+    members.string("object", "chat.completion.chunk");
+    crate::json::write_integer(members.key("created"), stamp.created);
+    members.string("model", &stamp.model);
+    members.string("provider", &stamp.provider);
+    members.raw("choices", b"[]");
+    let debug = members.key("debug");
+    debug.extend_from_slice(b"{\"echo_upstream_body\":");
+    // A line end inside a `data:` line would end it; within JSON it can only be white space.
+    debug.extend(body.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }));
+    debug.extend_from_slice(b"}}");
+    out.reserve(chunk.len() + 8);
+    out.extend_from_slice(b"data: ");
+    out.extend_from_slice(&chunk);
+    out.extend_from_slice(b"\n\n");
+}
+
 impl StreamReader {
     /// `expect_usage` says whether the upstream was asked to report usage.
     pub fn new(dialect: Dialect, stamp: Stamp, expect_usage: bool) -> Self {

@@ -25,6 +25,11 @@ impl SegmentBody {
         let remaining = segments.iter().map(|segment| segment.len() as u64).sum();
         Self { segments, next: 0, remaining }
     }
+
+    /// The whole body in one piece.
+    pub(crate) fn contiguous(&self) -> Bytes {
+        self.segments.concat().into()
+    }
 }
 
 impl Body for SegmentBody {

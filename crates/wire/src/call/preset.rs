@@ -62,7 +62,7 @@ impl ChatCall {
             }
         }
         body.push(b'}');
-        let limits = ReadLimits { max_body: usize::MAX, max_messages: usize::MAX, max_models: usize::MAX };
+        let limits = ReadLimits { max_body: usize::MAX, max_messages: usize::MAX, max_models: usize::MAX, max_depth: u32::MAX };
         Self::read(body.into(), &limits)
     }
 }
