@@ -16,7 +16,10 @@
 #![allow(clippy::missing_panics_doc, reason = "a test kit fails by panicking, with the reason as message")]
 
 mod caller;
+mod certs;
+pub mod raw;
 mod topology;
 
 pub use caller::{Answer, Caller, Event, Stream};
-pub use topology::{KEY, Mesh, ProviderDraft, Topology, chat, key};
+pub use certs::{Authority, leaf};
+pub use topology::{KEY, Mesh, ProviderDraft, Topology, chat, key, stream};

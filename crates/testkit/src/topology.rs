@@ -3,14 +3,13 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::ops::Deref;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tidegate_edge::config::{
-    AccessLogConfig, CertificateFiles, CredentialConfig, Defaults, EdgeConfig, EndpointConfig, KeyConfig, Limits, ListenerConfig,
-    ListenerTls, MeshConfig, ModelConfig, PresetConfig, ProviderConfig, RuntimeModel, UpstreamHttp, WorkerConfig,
+    AccessLogConfig, CredentialConfig, Defaults, EdgeConfig, EndpointConfig, KeyConfig, Limits, ListenerConfig, ListenerTls, MeshConfig,
+    ModelConfig, PresetConfig, ProviderConfig, RuntimeModel, UpstreamHttp, WorkerConfig,
 };
 use tidegate_edge::{Edge, Services};
 use tidegate_ledger::{PriceTable, Rate};
@@ -38,8 +37,8 @@ pub struct Topology {
     pub more_keys: Vec<KeyConfig>,
     /// Where the access log goes.
     pub access_log: AccessLogConfig,
-    /// Serves TLS too, with these files.
-    pub tls: Option<(PathBuf, PathBuf)>,
+    /// Serves TLS too; see [`crate::Authority::listener`].
+    pub tls: Option<ListenerTls>,
     /// How workers share connections.
     pub model: RuntimeModel,
     /// Metrics and traces.
@@ -73,6 +72,9 @@ pub struct Mesh {
     /// What the edge was started with, for reloads.
     pub config: MeshConfig,
 }
+
+/// Between two looks at something that does not tell when it changes.
+const POLL: Duration = Duration::from_millis(2);
 
 /// The key that tests call with.
 pub const KEY: &str = "tg_test_0123456789_key-of-the-test-kit";
@@ -169,14 +171,8 @@ impl Topology {
         }
         let free = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut listeners = vec![ListenerConfig { name: "http".to_owned(), address: free, tls: None }];
-        if let Some((cert, key)) = self.tls {
-            let tls = ListenerTls {
-                certificates: vec![CertificateFiles { cert, key }],
-                client_ca: None,
-                tls12: true,
-                reload_every: Duration::from_millis(50),
-            };
-            listeners.push(ListenerConfig { name: "https".to_owned(), address: free, tls: Some(tls) });
+        if self.tls.is_some() {
+            listeners.push(ListenerConfig { name: "https".to_owned(), address: free, tls: self.tls });
         }
         let edge_config = EdgeConfig {
             listeners,
@@ -229,8 +225,28 @@ impl Mesh {
         };
         series
             .filter(wanted)
-            .map(|metric| metric.get_counter().get_value() + metric.get_gauge().get_value() + metric.get_histogram().get_sample_count() as f64)
+            .map(|metric| {
+                metric.get_counter().get_value() + metric.get_gauge().get_value() + metric.get_histogram().get_sample_count() as f64
+            })
             .sum()
+    }
+
+    /// Waits until a metric satisfies `wanted`; the test's own timeout bounds it.
+    pub async fn until_metric(&self, name: &str, labels: &[(&str, &str)], wanted: impl Fn(f64) -> bool) {
+        while !wanted(self.metric(name, labels)) {
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// The record of a generation, as soon as there is one.
+    pub async fn generation(&self, id: &str) -> Value {
+        loop {
+            let answer = self.get(&format!("/v1/generation?id={id}")).await;
+            if answer.status == 200 {
+                return answer.json()["data"].clone();
+            }
+            tokio::time::sleep(POLL).await;
+        }
     }
 
     /// Requests that a provider's simulation has seen.
@@ -271,6 +287,14 @@ pub fn key(name: &str, text: &str) -> KeyConfig {
     }
 }
 
+/// [`chat`], streamed.
+#[must_use]
+pub fn stream(model: &str, text: &str) -> Value {
+    let mut request = chat(model, text);
+    request["stream"] = json!(true);
+    request
+}
+
 fn model(slug: &str) -> ModelConfig {
     ModelConfig {
         slug: slug.to_owned(),
@@ -288,9 +312,7 @@ fn model(slug: &str) -> ModelConfig {
 fn provider_config(draft: &ProviderDraft, address: SocketAddr) -> ProviderConfig {
     let (base_url, auth, rate_limits) = match draft.dialect {
         Dialect::OpenaiChat => (format!("http://{address}/v1"), AuthScheme::Bearer, RateLimitScheme::Openai),
-        Dialect::AnthropicMessages => {
-            (format!("http://{address}"), AuthScheme::Header("x-api-key".to_owned()), RateLimitScheme::Anthropic)
-        }
+        Dialect::AnthropicMessages => (format!("http://{address}"), AuthScheme::Header("x-api-key".to_owned()), RateLimitScheme::Anthropic),
         Dialect::Gemini => (format!("http://{address}/v1beta"), AuthScheme::Header("x-goog-api-key".to_owned()), RateLimitScheme::None),
     };
     ProviderConfig {
