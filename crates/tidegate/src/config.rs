@@ -34,7 +34,7 @@ pub(crate) fn load(path: &Path, environment: &Environment, secrets: Secrets) -> 
             let source = Source { name: path.display().to_string(), text: String::new() };
             let span = tree::Span { source: 0, range: 0..0 };
             let problem = Problem::error(span, message).help("check the path, and that this user may read it");
-            (None, Report { sources: vec![source], problems: vec![problem] })
+            (None, Report { sources: vec![source], problems: vec![problem], files: Vec::new() })
         }
     }
 }

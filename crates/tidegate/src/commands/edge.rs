@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use prometheus::{IntCounterVec, Opts, Registry};
 use tidegate_edge::{Edge, Services};
-use tidegate_runtime::logging::{self, LogConfig, LogFormat};
+use tidegate_runtime::logging::{self, LogConfig, LogFormat, LogGuard};
 use tidegate_runtime::signals::{StopSignals, reload_signals};
 use tidegate_runtime::telemetry::Telemetry;
 use tidegate_runtime::{Shutdown, Tasks};
@@ -32,22 +32,25 @@ const LAST_EXPORT: Duration = Duration::from_secs(5);
 pub(super) fn run(args: &EdgeArgs, global: &Global, output: &mut Output) -> anyhow::Result<ExitCode> {
     let environment = Environment::of_process();
     // Before the reading, so that a change in between is seen.
-    let watch = Watch::new(&args.config);
+    let mut watch = Watch::new(&args.config);
     let (config, report) = config::load(&args.config, &environment, Secrets::Required);
     show_problems(&report, output);
     let Some(config) = config else { return Ok(ExitCode::from(BAD_CONFIG)) };
+    watch.follow(&report.files);
 
-    logging::init(&log_config(&config.process.log, global)).context("start logging")?;
+    let log = logging::init(&log_config(&config.process.log, global)).context("start logging")?;
+    // A level of the command line wins, now and later.
+    let log = global.log_level.is_none().then_some(log);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(BACKGROUND_THREADS)
         .thread_name("tidegate")
         .enable_all()
         .build()
         .context("start the runtime")?;
-    runtime.block_on(serve(config, environment, watch))
+    runtime.block_on(serve(config, environment, watch, log))
 }
 
-async fn serve(config: Config, environment: Environment, watch: Watch) -> anyhow::Result<ExitCode> {
+async fn serve(config: Config, environment: Environment, watch: Watch, log: Option<LogGuard>) -> anyhow::Result<ExitCode> {
     let mut stops = StopSignals::install().context("listen for stop signals")?;
     let registry = Registry::new();
     let reloads = reload_counter(&registry).context("register metrics")?;
@@ -67,7 +70,7 @@ async fn serve(config: Config, environment: Environment, watch: Watch) -> anyhow
     }
     tracing::info!(endpoints = config.mesh.endpoints.len(), models = config.mesh.models.len(), keys = config.mesh.keys.len(), "serving");
 
-    let mut reloader = Reloader { watch: watch.with_files(&config.files), config, environment, reloads };
+    let mut reloader = Reloader { watch, config, environment, reloads, log };
     let signal = reloader.run_until(&edge, &mut stops).await?;
     tracing::info!(signal, "stopping: new connections are refused, running requests may end");
     // Losing a branch is safe: a shutdown that is dropped ends with the process, which a second signal asks for.
@@ -93,6 +96,8 @@ struct Reloader {
     config: Config,
     environment: Environment,
     reloads: IntCounterVec,
+    /// Changes the level, unless the command line gave it.
+    log: Option<LogGuard>,
 }
 
 impl Reloader {
@@ -122,6 +127,8 @@ impl Reloader {
     /// Reads the files again. What is wrong is logged, and the old configuration goes on.
     fn reload(&mut self, edge: &Edge) {
         let (config, report) = config::load(self.watch.config(), &self.environment, Secrets::Required);
+        // Also those of a refused configuration: a secret that was missing may come.
+        self.watch.follow(&report.files);
         log_problems(&report);
         let Some(mut config) = config else {
             tracing::error!(errors = report.errors(), "the new configuration is refused; the old one goes on");
@@ -144,12 +151,22 @@ impl Reloader {
             return;
         }
         changes.log(config.mesh.revision);
-        self.watch = std::mem::take(&mut self.watch).with_files(&config.files);
+        self.set_level(&config.process.log.filter);
         // What a restart would change stays as it runs, so that it is named again with the next change.
         config.edge = self.config.edge.clone();
+        let filter = config.process.log.filter;
         config.process = self.config.process.clone();
+        config.process.log.filter = filter;
         self.config = config;
         self.count("applied");
+    }
+
+    fn set_level(&self, filter: &str) {
+        let Some(log) = self.log.as_ref().filter(|_| filter != self.config.process.log.filter) else { return };
+        match log.set_filter(filter) {
+            Ok(()) => tracing::info!(filter, "log level changed"),
+            Err(error) => tracing::error!(%error, "the log level stays as it was"),
+        }
     }
 
     fn count(&self, result: &str) {

@@ -47,7 +47,7 @@ pub(crate) struct File {
     pub(crate) limits: Limits,
     /// One line per request: `off`, `stdout` or `file:PATH` (reopened on SIGHUP). Without it: `off`. Fixed until a restart.
     pub(crate) access_log: AccessLog,
-    /// What the process says about itself, on standard error. Fixed until a restart.
+    /// What the process says about itself, on standard error. The level follows a reload; the format is fixed until a restart.
     pub(crate) log: Log,
     /// Traces to an OpenTelemetry collector. Off unless an endpoint is given. Fixed until a restart.
     pub(crate) telemetry: Telemetry,

@@ -13,7 +13,6 @@ mod provider;
 mod time;
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
 
 use tidegate_edge::config::{Defaults, EdgeConfig, EndpointConfig, MeshConfig, ModelConfig, PresetConfig, ProviderConfig};
 use tidegate_routing::{Mode, Settings};
@@ -43,19 +42,17 @@ pub(crate) struct Config {
     pub(crate) process: ProcessConfig,
     pub(crate) edge: EdgeConfig,
     pub(crate) mesh: MeshConfig,
-    /// Files that secrets were read from: they belong to what a reload has to look at.
-    pub(crate) files: Vec<PathBuf>,
 }
 
 /// Applies the rules. The report holds all problems; the configuration is there when none of them is an error.
 pub(crate) fn lower(reading: Reading, environment: &Environment, secrets: Secrets) -> (Option<Config>, Report) {
     let Reading { report, file, tree, whole } = reading;
-    let mut lowering = Lowering { environment, secrets, report, whole: Place::of(&whole), dangling: HashMap::new(), files: Vec::new() };
+    let mut lowering = Lowering { environment, secrets, report, whole: Place::of(&whole), dangling: HashMap::new() };
     let root = Place::of(&tree);
 
     let (process, edge) = lowering.process(&file, root);
     let mesh = lowering.mesh(&file, root);
-    let Lowering { mut report, files, .. } = lowering;
+    let Lowering { mut report, .. } = lowering;
     if !report.has_errors()
         && let Err(problems) = tidegate_edge::check(&mesh)
     {
@@ -65,7 +62,7 @@ pub(crate) fn lower(reading: Reading, environment: &Environment, secrets: Secret
         }
     }
     report.tidy();
-    let config = (!report.has_errors()).then_some(Config { process, edge, mesh, files });
+    let config = (!report.has_errors()).then_some(Config { process, edge, mesh });
     (config, report)
 }
 
@@ -73,14 +70,8 @@ pub(crate) fn lower(reading: Reading, environment: &Environment, secrets: Secret
 pub(crate) fn catalogue(name: &str, text: &str) -> Result<Catalogue, Report> {
     let environment = Environment::default();
     let Reading { report, file, tree, whole } = super::read::read(name, text, &environment)?;
-    let mut lowering = Lowering {
-        environment: &environment,
-        secrets: Secrets::Optional,
-        report,
-        whole: Place::of(&whole),
-        dangling: HashMap::new(),
-        files: Vec::new(),
-    };
+    let mut lowering =
+        Lowering { environment: &environment, secrets: Secrets::Optional, report, whole: Place::of(&whole), dangling: HashMap::new() };
     let root = Place::of(&tree);
     let models = lowering.models(&file.models, root.get("models"));
     let mut names = Names::of(&[], &models);
@@ -101,8 +92,6 @@ struct Lowering<'a> {
     whole: Place<'a>,
     /// Slugs that exist but could not be used, by section.
     dangling: HashMap<&'static str, Vec<String>>,
-    /// Files that secrets were read from.
-    files: Vec<PathBuf>,
 }
 
 /// What other parts may refer to.

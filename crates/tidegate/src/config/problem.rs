@@ -1,6 +1,7 @@
 //! What is wrong with a configuration: where, what, and what to do about it.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use serde::Serialize;
@@ -80,6 +81,8 @@ pub(crate) struct Source {
 pub(crate) struct Report {
     pub(crate) sources: Vec<Source>,
     pub(crate) problems: Vec<Problem>,
+    /// Files that secrets were looked for in, found or not: they belong to what a reload has to watch.
+    pub(crate) files: Vec<PathBuf>,
 }
 
 /// A finding for machines.

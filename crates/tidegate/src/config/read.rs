@@ -41,9 +41,10 @@ pub(crate) struct Reading {
     pub(crate) whole: Node,
 }
 
-/// Reads a configuration. `name` is what messages call the file. A text that is not YAML at all yields its report only.
+/// Reads a configuration. `name` is what messages call the file. A text of which nothing can be read yields its report only.
 pub(crate) fn read(name: &str, text: &str, environment: &Environment) -> Result<Reading, Report> {
-    let mut report = Report { sources: vec![Source { name: name.to_owned(), text: text.to_owned() }], problems: Vec::new() };
+    let mut report =
+        Report { sources: vec![Source { name: name.to_owned(), text: text.to_owned() }], problems: Vec::new(), files: Vec::new() };
     let Some(mut tree) = Node::read(text, 0, &mut report.problems) else {
         mask::unreadable(&mut report.sources);
         return Err(report);
@@ -53,7 +54,10 @@ pub(crate) fn read(name: &str, text: &str, environment: &Environment) -> Result<
     mask::secrets(&tree, &mut report.sources);
 
     let whole = tree.clone();
-    let file = read_structure(&mut tree, &mut report);
+    let Some(file) = read_structure(&mut tree, &mut report) else {
+        report.tidy();
+        return Err(report);
+    };
     Ok(Reading { report, file, tree, whole })
 }
 
@@ -63,11 +67,11 @@ const PREFIX: &str = "TIDEGATE__";
 /// More structural problems than this are not looked for.
 const MAX_ROUNDS: usize = 200;
 
-fn read_structure(tree: &mut Node, report: &mut Report) -> File {
+fn read_structure(tree: &mut Node, report: &mut Report) -> Option<File> {
     let mut taken_out: HashSet<String> = HashSet::new();
     for _ in 0..MAX_ROUNDS {
         let failure = match File::deserialize(&*tree) {
-            Ok(file) => return file,
+            Ok(file) => return Some(file),
             Err(error) => error.into_failure(tree),
         };
         // A key that was there but could not be read has been reported already.
@@ -80,11 +84,13 @@ fn read_structure(tree: &mut Node, report: &mut Report) -> File {
             });
         }
         if !take_out(tree, &failure.path) {
-            return File::default();
+            return None;
         }
         taken_out.insert(failure.path);
     }
-    File::default()
+    let more = Problem::error(tree.span.clone(), format!("more than {MAX_ROUNDS} problems; there may be others"));
+    report.problems.push(more.help("solve these first, then check again"));
+    None
 }
 
 /// Removes the value with this key path; false when there is none.

@@ -123,7 +123,7 @@ fn secrets_are_read_where_they_are_needed() {
     let config = config.unwrap_or_else(|| panic!("{}", report.render(false)));
     let secret = config.mesh.providers[0].credentials[0].secret.as_ref().unwrap();
     assert_eq!(secrecy::ExposeSecret::expose_secret(secret), "secret-of-a-file");
-    assert_eq!(config.files, [file.path()]);
+    assert_eq!(report.files, [file.path()]);
 
     std::fs::write(file.path(), " \n").unwrap();
     let (_, report) = parse("t", &text, &Environment::default(), Secrets::Optional);

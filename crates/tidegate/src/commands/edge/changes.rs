@@ -44,6 +44,7 @@ impl Changes {
             ("defaults", differ(&old.mesh.defaults, &new.mesh.defaults)),
             ("routing", old.mesh.settings != new.mesh.settings),
             ("keys_pepper", pepper(&old.mesh) != pepper(&new.mesh)),
+            ("log.level", old.process.log.filter != new.process.log.filter),
         ];
         let restart = [
             ("region", old.edge.region != new.edge.region),
@@ -53,7 +54,7 @@ impl Changes {
             ("limits", differ(&old.edge.limits, &new.edge.limits)),
             ("access_log", old.edge.access_log != new.edge.access_log),
             ("generations", old.edge.generations_kept != new.edge.generations_kept || old.edge.generations_ttl != new.edge.generations_ttl),
-            ("log", old.process.log != new.process.log),
+            ("log.format", old.process.log.format != new.process.log.format),
             ("telemetry", old.process.telemetry != new.process.telemetry),
         ];
         let names = |list: &[(&'static str, bool)]| list.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect();

@@ -35,12 +35,14 @@ impl Watch {
     }
 
     /// Watches these files besides the configuration, and no others.
-    pub(super) fn with_files(mut self, files: &[PathBuf]) -> Watch {
-        self.files.truncate(1);
+    pub(super) fn follow(&mut self, files: &[PathBuf]) {
+        let known = self.files.split_off(self.files.len().min(1));
+        let mut known: Vec<Option<Watched>> = known.into_iter().map(Some).collect();
         for path in files {
-            self.files.push(Watched::new(path.clone()));
+            // What is known stays as it was seen, so that a change since then is noticed.
+            let seen = known.iter_mut().find(|file| file.as_ref().is_some_and(|file| file.path == *path)).and_then(Option::take);
+            self.files.push(seen.unwrap_or_else(|| Watched::new(path.clone())));
         }
-        self
     }
 
     /// The configuration file.
@@ -138,10 +140,24 @@ mod tests {
         let (config, secret) = (directory.path().join("a"), directory.path().join("b"));
         fs::write(&config, "a").unwrap();
         fs::write(&secret, "old").unwrap();
-        let mut watch = Watch::new(&config).with_files(std::slice::from_ref(&secret));
+        let mut watch = Watch::new(&config);
+        watch.follow(std::slice::from_ref(&secret));
         fs::remove_file(&secret).unwrap();
         assert!(!watch.look());
         fs::write(&secret, "rotated").unwrap();
+        watch.follow(std::slice::from_ref(&secret));
+        assert!(watch.look(), "also when the list was renewed in between");
+    }
+
+    #[test]
+    fn a_file_that_appears_is_a_change() {
+        let directory = tempfile::tempdir().unwrap();
+        let (config, secret) = (directory.path().join("a"), directory.path().join("b"));
+        fs::write(&config, "a").unwrap();
+        let mut watch = Watch::new(&config);
+        watch.follow(std::slice::from_ref(&secret));
+        assert!(!watch.look());
+        fs::write(&secret, "at last").unwrap();
         assert!(watch.look());
     }
 }

@@ -256,6 +256,9 @@ impl<'a> Lowering<'a> {
 
     /// Reads a secret; a placeholder stands in for one that could not be read, which has been reported.
     pub(super) fn secret(&mut self, reference: &SecretRef, place: Place<'a>) -> Option<SecretString> {
+        if let SecretRef::File(path) = reference {
+            self.report.files.push(path.clone());
+        }
         let text = match reference {
             SecretRef::None => return None,
             SecretRef::Env(name) => match self.environment.get(name) {
@@ -267,10 +270,7 @@ impl<'a> Lowering<'a> {
                 }
             },
             SecretRef::File(path) => match std::fs::read_to_string(path) {
-                Ok(text) => {
-                    self.files.push(path.clone());
-                    text
-                }
+                Ok(text) => text,
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                     self.missing(place, format!("{} does not exist", path.display()), "mount it where the edge runs");
                     return Some(placeholder());
