@@ -85,14 +85,20 @@ def test_an_image_is_read(client: openai.OpenAI, edge):
     assert answer.choices[0].message.content
 
 
-def test_reasoning_comes_beside_the_answer(client: openai.OpenAI, model: str):
-    answer = client.chat.completions.create(model=model, messages=QUESTION, extra_body={"reasoning": {"effort": "high"}})
+def test_reasoning_comes_beside_the_answer(client: openai.OpenAI, edge):
+    for sim in edge.sims:
+        answer = client.chat.completions.create(
+            model=edge.model_at(sim.provider),
+            messages=QUESTION,
+            extra_body={"reasoning": {"effort": "high"}, "provider": {"only": [sim.provider]}},
+        )
 
-    message = answer.choices[0].message
-    assert message.content
-    assert message.reasoning
-    assert message.reasoning_details[0]["type"].startswith("reasoning.")
-    assert answer.usage.completion_tokens_details.reasoning_tokens > 0
+        message = answer.choices[0].message
+        assert message.content, sim.provider
+        assert message.reasoning, sim.provider
+        assert message.reasoning_details[0]["type"].startswith("reasoning."), sim.provider
+        if sim.dialect != "anthropic-messages":  # which counts them among the completion only
+            assert answer.usage.completion_tokens_details.reasoning_tokens > 0, sim.provider
 
 
 def test_excluded_reasoning_stays_away(client: openai.OpenAI, model: str):
@@ -112,16 +118,34 @@ def test_models_are_listed(client: openai.OpenAI, edge):
     assert set(edge.models) <= listed
 
 
-@pytest.mark.parametrize("mode", ["price", "throughput", "latency"])
-def test_sort_gives_the_same_provider_each_time(client: openai.OpenAI, model: str, mode: str):
-    providers = {
-        client.chat.completions.create(
-            model=model, messages=QUESTION, extra_body={"provider": {"sort": mode}}
-        ).provider
-        for _ in range(3)
+@pytest.mark.parametrize("how", [{"extra_body": {"provider": {"sort": "price"}}}, {"variant": ":floor"}])
+def test_the_cheapest_provider_is_taken_when_asked(client: openai.OpenAI, edge, model: str, how: dict):
+    prices = {
+        endpoint["provider_name"]: Decimal(endpoint["pricing"]["completion"])
+        for endpoint in client.get(f"/models/{model}/endpoints", cast_to=object)["data"]["endpoints"]
     }
+    cheapest = min(prices, key=prices.__getitem__)
 
-    assert len(providers) == 1 or mode != "price"
+    how = dict(how)
+    asked = model + how.pop("variant", "")
+    for _ in range(3):
+        answer = client.chat.completions.create(model=asked, messages=QUESTION, **how)
+        assert answer.provider == cheapest
+
+
+@pytest.mark.parametrize("options", [{"provider": {"sort": "throughput"}}, {"provider": {"sort": "latency"}}])
+def test_the_other_orders_are_understood(client: openai.OpenAI, model: str, options: dict):
+    assert client.chat.completions.create(model=model, messages=QUESTION, extra_body=options).provider
+
+
+def test_providers_that_keep_data_are_left_out_when_asked(client: openai.OpenAI, model: str):
+    for preferences in ({"data_collection": "deny"}, {"zdr": True}):
+        for _ in range(6):
+            answer = client.chat.completions.create(
+                model=model, messages=QUESTION, extra_body={"provider": preferences}
+            )
+            # What the simulated fleet declares: these two train on prompts.
+            assert answer.provider not in ("Kelpforge", "Driftwood")
 
 
 def test_order_and_only_choose_the_provider(client: openai.OpenAI, model: str, hosts: list[str]):
@@ -141,15 +165,16 @@ def test_ignored_providers_are_not_used(client: openai.OpenAI, model: str, hosts
         assert slug_of(answer.provider) != slug_of(hosts[0])
 
 
-def test_fallback_models_take_over(client: openai.OpenAI, edge):
-    first, second = edge.models[:2]
+def test_a_fallback_model_takes_over(client: openai.OpenAI, edge):
+    everywhere, narrow = edge.models[0], min(edge.models, key=lambda model: len(edge.hosting[model]))
+    elsewhere = next(host for host in edge.hosting[everywhere] if host not in edge.hosting[narrow])
 
     answer = client.chat.completions.create(
-        model=first,
+        model=narrow,
         messages=QUESTION,
-        extra_body={"models": [second], "provider": {"max_price": {"prompt": "1000"}}},
+        extra_body={"models": [everywhere], "provider": {"only": [elsewhere]}},
     )
-    assert answer.model.startswith(first)
+    assert answer.model.startswith(everywhere)
 
 
 def test_router_metadata_when_asked_for(client: openai.OpenAI, model: str):
