@@ -436,4 +436,4 @@ fn broken_type(failure: &Failure) -> ErrorType {
 /// SDKs that honour `Retry-After` may block for as long as it says.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Where the vocabulary is explained.
-const DOCS: &str = "https://github.com/tidegate/tidegate/blob/main/docs/errors.md";
+const DOCS: &str = crate::handler::ERRORS_PATH;

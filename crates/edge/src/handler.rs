@@ -132,6 +132,11 @@ fn root(shared: &Shared, method: &Method, path: &str) -> Result<Response<EdgeBod
     match path {
         "/" if reading => Ok(json_answer(Bytes::from_static(br#"{"service":"tidegate","openapi":"/openapi.json"}"#))),
         "/openapi.json" if reading => Ok(public(json_answer(shared.openapi.clone()))),
+        ERRORS_PATH if reading => {
+            let mut response = Response::new(EdgeBody::full(Bytes::from_static(ERRORS.as_bytes())));
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/markdown; charset=utf-8"));
+            Ok(public(response))
+        }
         "/" | "/openapi.json" if *method == Method::OPTIONS => Ok(preflight("GET, HEAD, OPTIONS")),
         "/" | "/openapi.json" => Err(EdgeError::MethodNotAllowed { allowed: "GET, HEAD, OPTIONS" }),
         _ => Err(no_route(method, path)),
@@ -295,6 +300,9 @@ fn generation_id(unix_millis: u64) -> Arc<str> {
     std::str::from_utf8(&text).map_or_else(|_| encoded.to_string().into(), Into::into)
 }
 
+/// Where the edge explains its errors; no network beyond the mesh is needed to read it.
+pub(crate) const ERRORS_PATH: &str = "/docs/errors";
+const ERRORS: &str = include_str!("../../../docs/errors.md");
 /// Characters of a path that an error repeats.
 const PATH_SHOWN: usize = 100;
 
