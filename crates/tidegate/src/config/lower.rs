@@ -3,6 +3,7 @@
 //! Nothing stops at the first problem. A value that cannot be used is reported and left out, and what refers to it is not reported
 //! again. When everything holds, the edge itself is asked to build its state, because it has the last word.
 
+mod credential;
 mod endpoint;
 mod key;
 mod place;
