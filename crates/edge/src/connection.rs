@@ -94,6 +94,7 @@ where
                     .timer(TokioTimer::new())
                     .header_read_timeout(limits.idle)
                     .max_headers(limits.headers)
+                    .max_header_size(limits.header_bytes)
                     .max_buf_size(limits.header_bytes.max(MIN_BUFFER))
                     .serve_connection(io, service)
             );

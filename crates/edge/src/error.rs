@@ -24,6 +24,13 @@ pub(crate) enum EdgeError {
     Auth(AuthFailure),
     /// Too many wrong keys from this address.
     Guessing,
+    /// The head can be read in more than one way.
+    BadHead {
+        reason: &'static str,
+    },
+    FieldTooLarge {
+        limit: usize,
+    },
     /// The body does not say something we can work with.
     Request(RequestError),
     BodyTooLarge {
@@ -141,6 +148,8 @@ pub(crate) struct Fault {
     retry_after: Option<Duration>,
     /// Allowed methods of a 405.
     allow: Option<&'static str>,
+    /// The rest of what the caller sends is not going to be read.
+    close: bool,
     metadata: Option<String>,
     metadata_field: &'static str,
     /// The retry budget ended the attempts.
@@ -219,8 +228,7 @@ impl Fault {
         if self.budget {
             headers.insert(HeaderName::from_static("x-tidegate-retry"), HeaderValue::from_static("budget"));
         }
-        if self.status == 413 || self.status == 408 {
-            // The rest of the body is not going to be read.
+        if self.close {
             headers.insert(http::header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
@@ -256,14 +264,24 @@ impl EdgeError {
                 retry_after: Some(WINDOW),
                 ..Fault::of(ErrorType::RateLimitExceeded, "Too many requests with wrong API keys from this address. Wait a minute.")
             },
+            Self::BadHead { reason } => {
+                Fault { close: true, ..Fault::of(ErrorType::InvalidRequest, format!("The head of this request is refused: {reason}.")) }
+            }
+            Self::FieldTooLarge { limit } => Fault {
+                status: 431,
+                close: true,
+                ..Fault::of(ErrorType::InvalidRequest, format!("A header of this request is longer than {limit} bytes."))
+            },
             Self::Request(error) => {
                 Fault { status: error.status, param: error.param.clone(), ..Fault::of(error.error_type, error.message.clone()) }
             }
-            Self::BodyTooLarge { limit } => {
-                Fault::of(ErrorType::PayloadTooLarge, format!("The request body is larger than the {limit} bytes allowed here."))
-            }
+            Self::BodyTooLarge { limit } => Fault {
+                close: true,
+                ..Fault::of(ErrorType::PayloadTooLarge, format!("The request body is larger than the {limit} bytes allowed here."))
+            },
             Self::BodyTooSlow => Fault {
                 status: 408,
+                close: true,
                 ..Fault::of(ErrorType::Timeout, "The request body came too slowly. Send it faster, or in smaller parts.")
             },
             Self::BodyBroken { reason } => {

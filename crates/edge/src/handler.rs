@@ -18,7 +18,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde_json::Value;
 
-use crate::auth::Caller;
+use crate::auth::{AuthFailure, Caller};
 use crate::body::EdgeBody;
 use crate::connection::ConnectionInfo;
 use crate::context::Arrived;
@@ -27,7 +27,7 @@ use crate::openapi::Operation;
 use crate::shared::Shared;
 use crate::state::RoutingState;
 use crate::worker::Worker;
-use crate::{access_line, openapi, pipeline};
+use crate::{access_line, head, openapi, pipeline};
 
 /// One row of the table.
 pub(crate) struct Route {
@@ -103,6 +103,7 @@ async fn answer(
     arrived: Arrived,
     request: Request<Incoming>,
 ) -> Result<Response<EdgeBody>, EdgeError> {
+    head::check(&request)?;
     let path = request.uri().path();
     let below = PREFIXES.iter().find_map(|prefix| path.strip_prefix(prefix).filter(|rest| rest.starts_with('/')));
     if below == Some("/chat/completions") && request.method() == Method::POST {
@@ -198,17 +199,20 @@ pub(crate) fn authenticate(
     connection: &ConnectionInfo,
     headers: &HeaderMap,
 ) -> Result<Arc<Caller>, EdgeError> {
-    let address = connection.peer.ip();
-    let now = shared.clock.micros();
+    let failure = match state.keys.authenticate(headers, shared.clock.unix_seconds()) {
+        Ok(caller) => return Ok(caller),
+        Err(failure) => failure,
+    };
+    if failure != AuthFailure::Unknown {
+        return Err(EdgeError::Auth(failure));
+    }
+    // Only wrong keys are slowed down: the right ones may share their address, that of a company or of a load balancer.
+    let (address, now) = (connection.peer.ip(), shared.clock.micros());
     if shared.auth_failures.is_blocked(address, now) {
         return Err(EdgeError::Guessing);
     }
-    state.keys.authenticate(headers, shared.clock.unix_seconds()).map_err(|failure| {
-        if failure == crate::auth::AuthFailure::Unknown {
-            shared.auth_failures.failed(address, now);
-        }
-        EdgeError::Auth(failure)
-    })
+    shared.auth_failures.failed(address, now);
+    Err(EdgeError::Auth(failure))
 }
 
 /// The time a caller grants: `x-request-timeout` in seconds, within the configured deadline.

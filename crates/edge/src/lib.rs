@@ -30,6 +30,7 @@ mod generation;
 mod generations;
 mod handler;
 mod hash;
+mod head;
 mod intent;
 mod io;
 mod listener;
