@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from edge import WORK
 from exchanges import trust
 
 # Per operation and phase. More is a matter of patience: SCHEMATHESIS_EXAMPLES=1000 for a long run.
@@ -62,6 +63,8 @@ def test_it_survives_schemathesis(own_edge):
             "--warnings=off",
             "--no-color",
         ],
+        # It keeps a cache where it runs.
+        cwd=WORK,
         capture_output=True,
         text=True,
         check=False,
