@@ -28,7 +28,13 @@ pub(crate) struct ConnectionInfo {
 pub(crate) async fn serve(worker: &Arc<Worker>, arrival: Arrival) {
     let Arrival { stream, peer, listener, permit: _permit } = arrival;
     let Some(tls) = &listener.tls else {
-        let version = if begins_as_http2(&stream, worker.shared.config.limits.idle).await { Version::Http2 } else { Version::Http1 };
+        // Dropping the losing branch is safe: nothing has been taken from the socket.
+        let version = tokio::select! {
+            biased;
+            version = spoken(&stream, worker.shared.config.limits.idle) => version,
+            // A caller who has not said anything yet is not waited for.
+            () = worker.draining.requested() => return,
+        };
         return speak(worker, stream, peer, version).await;
     };
     let limits = &worker.shared.config.limits;
@@ -58,10 +64,10 @@ enum Version {
 }
 
 /// HTTP/2 without TLS starts with a fixed preface (RFC 9113, 3.4); no HTTP/1.1 method begins with these bytes.
-async fn begins_as_http2(stream: &TcpStream, patience: Duration) -> bool {
+async fn spoken(stream: &TcpStream, patience: Duration) -> Version {
     let mut first = [0; 3];
     let peeked = tokio::time::timeout(patience, stream.peek(&mut first)).await;
-    matches!(peeked, Ok(Ok(3))) && &first == b"PRI"
+    if matches!(peeked, Ok(Ok(3))) && &first == b"PRI" { Version::Http2 } else { Version::Http1 }
 }
 
 async fn speak<S>(worker: &Arc<Worker>, stream: S, peer: SocketAddr, version: Version)
