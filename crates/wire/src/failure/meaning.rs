@@ -220,13 +220,20 @@ const RULES: &[Rule] = &[
     },
 ];
 
+impl Meaning {
+    /// Says more than that something was wrong with the request.
+    fn is_telling(&self) -> bool {
+        self.kind != FailureKind::InvalidRequest || self.error_type.is_some()
+    }
+}
+
 pub(super) fn of(dialect: Dialect, status: Option<u16>, said: &Said) -> Meaning {
     let codes: Vec<String> = said.codes.iter().map(|code| code.to_ascii_lowercase()).collect();
     let message = said.message.as_deref().unwrap_or_default().to_ascii_lowercase();
     let by_rule = RULES.iter().find(|rule| rule.applies(dialect, status, &codes, &message));
     let by_status = status.map(by_status);
     match (by_rule, by_status) {
-        (Some(rule), Some(status)) if rule.is_vague() && status.kind != FailureKind::InvalidRequest => status,
+        (Some(rule), Some(status)) if rule.is_vague() && status.is_telling() => status,
         (Some(rule), _) => Meaning { kind: rule.kind, error_type: rule.error_type },
         (None, Some(status)) => status,
         (None, None) => Meaning { kind: FailureKind::Server, error_type: None },
