@@ -49,13 +49,15 @@ pub(crate) fn generation(line: &mut Vec<u8>, generation: &Generation, end: End, 
     fields.end();
 }
 
-/// Appends the line of a request that never became a generation.
-pub(crate) fn refused(line: &mut Vec<u8>, created_ms: u64, id: &str, status: u16, error_type: &str) {
+/// Appends the line of a request that never became a generation: refused, or only a question about the catalogue or a key.
+pub(crate) fn plain(line: &mut Vec<u8>, created_ms: u64, id: &str, status: u16, error_type: &str) {
     let mut fields = Fields::begin(line);
     fields.number("ts_ms", created_ms);
     fields.text("id", id);
     fields.number("status", u64::from(status));
-    fields.text("error_type", error_type);
+    if !error_type.is_empty() {
+        fields.text("error_type", error_type);
+    }
     fields.end();
 }
 

@@ -90,8 +90,7 @@ pub(crate) async fn handle(worker: &Arc<Worker>, connection: &ConnectionInfo, re
         Ok(response) => response,
         Err(error) => {
             let fault = error.plain_fault(false);
-            shared.metrics.request("", fault.status, fault.label());
-            shared.access_log.line(|line| access_line::refused(line, created_ms, &id, fault.status, fault.label()));
+            account(shared, &id, created_ms, fault.status, fault.label());
             pipeline::with_id(fault.into_response(), &id)
         }
     }
@@ -109,22 +108,35 @@ async fn answer(
     if below == Some("/chat/completions") && request.method() == Method::POST {
         return pipeline::chat(worker, connection, arrived, request).await;
     }
-    let Some(below) = below else { return root(&worker.shared, request.method(), path) };
+    let shared = &worker.shared;
+    let Some(below) = below else {
+        let response = root(shared, request.method(), path)?;
+        account(shared, &arrived.id, arrived.created_ms, response.status().as_u16(), "");
+        return Ok(response);
+    };
     let (action, segments) = find(request.method(), below)?;
     match action {
         Action::Chat => pipeline::chat(worker, connection, arrived, request).await,
         Action::Read(read) => {
-            let state = worker.shared.state.load_full();
-            read(&Reading {
-                shared: &worker.shared,
+            let state = shared.state.load_full();
+            let response = read(&Reading {
+                shared,
                 state: &state,
                 connection,
                 headers: request.headers(),
                 query: Query(request.uri().query().unwrap_or_default()),
                 segments,
-            })
+            })?;
+            account(shared, &arrived.id, arrived.created_ms, response.status().as_u16(), "");
+            Ok(response)
         }
     }
+}
+
+/// Counts and logs a request that is no generation; those account for themselves.
+fn account(shared: &Shared, id: &str, created_ms: u64, status: u16, error_type: &'static str) {
+    shared.metrics.request("", status, error_type);
+    shared.access_log.line(|line| access_line::plain(line, created_ms, id, status, error_type));
 }
 
 /// Paths outside the versioned prefixes: a sign of life without a key, and the document.
