@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
-use smallvec::SmallVec;
-use tidegate_routing::{AttemptEnd, Next, NoRoute, Reason, Timestamp};
+use tidegate_routing::{AttemptEnd, BlockReason, Next, NoRoute, Reason, Timestamp};
 use tidegate_wire::{Availability, ErrorBody, ErrorType, Failure, FailureKind, PreviousError, RequestError};
 
 use crate::attempt::AttemptFailure;
@@ -73,6 +72,8 @@ pub(crate) enum EdgeError {
     NoRoute {
         why: NoRoute,
         models: Vec<String>,
+        /// Router metadata with the name of its field, for callers who asked for it.
+        metadata: Option<(&'static str, String)>,
     },
     /// Everything that was tried failed.
     Attempts(Box<FailedAttempts>),
@@ -87,8 +88,10 @@ pub(crate) enum EdgeError {
 /// What became of the attempts of one request.
 #[derive(Debug)]
 pub(crate) struct FailedAttempts {
-    tried: SmallVec<[Tried; 2]>,
+    /// Empty, hence without memory of its own, until something fails.
+    tried: Vec<Tried>,
     why: Option<Reason>,
+    blocked_by: Option<BlockReason>,
     /// When the first blocked account comes back.
     unblocked_in: Option<Duration>,
     models: Vec<String>,
@@ -106,7 +109,7 @@ struct Tried {
 
 impl FailedAttempts {
     pub(crate) fn new() -> Self {
-        Self { tried: SmallVec::new(), why: None, unblocked_in: None, models: Vec::new(), midstream: false }
+        Self { tried: Vec::new(), why: None, blocked_by: None, unblocked_in: None, models: Vec::new(), midstream: false }
     }
 
     pub(crate) fn push(&mut self, provider: &str, failed: AttemptFailure) {
@@ -117,6 +120,7 @@ impl FailedAttempts {
     pub(crate) fn exhausted(mut self, why: Option<Next>, models: Vec<String>, now: Timestamp) -> EdgeError {
         if let Some(Next::Exhausted(why)) = why {
             self.why = Some(why.reason);
+            self.blocked_by = why.blocked_by;
             self.unblocked_in = match why.reason {
                 Reason::Blocked { until } => Some(until - now),
                 _ => None,
@@ -240,8 +244,15 @@ impl EdgeError {
     pub(crate) fn midstream(generation: &Generation, failure: Failure) -> Self {
         let provider = generation.target().map_or("", |target| target.provider.name.as_ref()).to_owned();
         let end = crate::attempt::end_of(&failure);
-        let tried = SmallVec::from_iter([Tried { end, provider, failure, param: None }]);
-        Self::Attempts(Box::new(FailedAttempts { tried, why: None, unblocked_in: None, models: Vec::new(), midstream: true }))
+        let tried = vec![Tried { end, provider, failure, param: None }];
+        Self::Attempts(Box::new(FailedAttempts {
+            tried,
+            why: None,
+            blocked_by: None,
+            unblocked_in: None,
+            models: Vec::new(),
+            midstream: true,
+        }))
     }
 
     /// What the caller of this generation reads: with the provider's own words and router metadata where they are wanted.
@@ -321,7 +332,13 @@ impl EdgeError {
             Self::BadPreferences { reason } => {
                 Fault { param: Some("provider".to_owned()), ..Fault::of(ErrorType::InvalidRequest, format!("`provider`: {reason}.")) }
             }
-            Self::NoRoute { why, models } => no_route(why, models),
+            Self::NoRoute { why, models, metadata } => {
+                let fault = no_route(why, models);
+                match metadata {
+                    Some((field, text)) => Fault { metadata: Some(text.clone()), metadata_field: field, ..fault },
+                    None => fault,
+                }
+            }
             Self::Attempts(attempts) => attempts.fault(raw),
             Self::UnknownGeneration { id } => Fault::of(
                 ErrorType::NotFound,
@@ -376,11 +393,7 @@ impl FailedAttempts {
             // What an upstream says about its own inside is not for callers.
             Fault::of(broken_type(&last.failure), last.failure.public_message())
         } else if all(|end| end == AttemptEnd::RateLimited) {
-            Fault {
-                retry_after,
-                ..Fault::of(ErrorType::RateLimitExceeded, "Every provider of this model is limiting the rate of requests.")
-            }
-            .available("capacity_exhausted", true, self.models.clone())
+            self.rate_limited(retry_after)
         } else if all(|end| end == AttemptEnd::ModelNotFound) {
             Fault::of(ErrorType::NotFound, "No provider of this model serves it at the moment.").available(
                 "model_unavailable_upstream",
@@ -410,6 +423,11 @@ impl FailedAttempts {
         fault
     }
 
+    fn rate_limited(&self, retry_after: Option<Duration>) -> Fault {
+        let message = "Every provider of this model is limiting the rate of requests.";
+        Fault { retry_after, ..Fault::of(ErrorType::RateLimitExceeded, message) }.available("capacity_exhausted", true, self.models.clone())
+    }
+
     /// Everything is blocked, or the time was up before the first try.
     fn nothing_tried(&self) -> Fault {
         let retry_after = self.unblocked_in;
@@ -417,6 +435,8 @@ impl FailedAttempts {
             Some(Reason::Deadline) => {
                 Fault::of(ErrorType::Timeout, "The time granted for this request was up before a provider could be asked.")
             }
+            // Nobody was asked, because the answer is known: it is the one that the last request got.
+            _ if self.blocked_by == Some(BlockReason::RateLimited) => self.rate_limited(retry_after),
             _ => Fault {
                 retry_after,
                 ..Fault::of(ErrorType::ProviderOverloaded, "Every provider of this model is unavailable at the moment.")

@@ -1,10 +1,11 @@
 //! Why a request went where it went: router metadata for callers who ask, and the whole decision for operators.
 
 use serde_json::{Value, json};
-use tidegate_routing::AttemptEnd;
+use tidegate_routing::{AttemptEnd, ModelIndex, NoRoute};
 
 use crate::generation::Generation;
 use crate::generations::Finished;
+use crate::state::RoutingState;
 
 /// Router metadata (reference 1.8) as JSON text. `status` is given when the request failed.
 pub(crate) fn metadata(generation: &Generation, status: Option<u16>) -> String {
@@ -55,6 +56,23 @@ pub(crate) fn metadata(generation: &Generation, status: Option<u16>) -> String {
         "mode": decision.map(|decision| decision.strategy.to_string()),
         "snapshot_revision": state.snapshot.revision(),
         "overhead_ms": generation.times().overhead().as_secs_f64() * 1000.0,
+    })
+    .to_string()
+}
+
+/// Router metadata of a request that nothing could serve.
+pub(crate) fn refused(state: &RoutingState, model: ModelIndex, why: &NoRoute, region: &str) -> String {
+    json!({
+        "requested": state.model(model).slug.as_ref(),
+        "strategy": "direct",
+        "region": region,
+        "summary": format!("refused with {}: none of {} endpoints can serve the request", why.code.status(), why.excluded.len()),
+        "attempt": 0,
+        "is_byok": false,
+        "endpoints": { "total": 0, "available": [] },
+        "attempts": [],
+        "pipeline": [],
+        "snapshot_revision": state.snapshot.revision(),
     })
     .to_string()
 }

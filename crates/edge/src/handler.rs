@@ -240,7 +240,12 @@ pub(crate) fn patience(headers: &HeaderMap, most: Duration) -> Duration {
 #[derive(Clone, Copy)]
 pub(crate) struct Query<'a>(&'a str);
 
-impl Query<'_> {
+impl<'a> Query<'a> {
+    /// Its pairs as they came, but for those of these names.
+    pub(crate) fn without(self, names: &[&str]) -> impl Iterator<Item = &'a str> {
+        self.0.split('&').filter(move |pair| !pair.is_empty() && !names.contains(&pair.split('=').next().unwrap_or_default()))
+    }
+
     /// The first value of a parameter, percent-decoded; `None` when absent or empty.
     pub(crate) fn get(&self, name: &str) -> Option<String> {
         self.0.split('&').find_map(|pair| {

@@ -7,7 +7,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use tidegate_ledger::Ending;
-use tidegate_routing::{AttemptEnd, Next, Plan, Timestamp};
+use tidegate_routing::{AttemptEnd, ModelIndex, Next, Plan, Timestamp};
 use tidegate_wire::{ChatCall, Closing, Completion, Facts, ReadLimits};
 use tokio::time::Instant;
 
@@ -15,13 +15,14 @@ use crate::admission::{Admitted, read_body};
 use crate::attempt::{self, Answer, Ask};
 use crate::body::EdgeBody;
 use crate::connection::ConnectionInfo;
-use crate::context::{Arrived, RequestContext, session_header};
+use crate::context::{Arrived, RequestContext, metadata_field, session_header};
 use crate::deadline::before;
 use crate::error::{EdgeError, FailedAttempts};
 use crate::generation::{AttemptDetails, End, Generation, Parts};
 use crate::intent::{self, Circumstances};
 use crate::money::CostText;
 use crate::relay::{Attempts, Relay};
+use crate::state::RoutingState;
 use crate::trace::RequestTrace;
 use crate::upstream::Pool;
 use crate::worker::Worker;
@@ -70,8 +71,10 @@ pub(crate) async fn chat(
     let resolved = intent::resolve(&call, &around)?;
     let (first_model, prompt_tokens) = (resolved.intent.models[0], resolved.intent.needs.prompt_tokens);
     let models = resolved.intent.models.clone();
-    let plan = Plan::new(&state.snapshot, resolved.intent)
-        .map_err(|why| EdgeError::NoRoute { why, models: models.iter().map(|model| state.model(*model).slug.to_string()).collect() })?;
+    let plan = Plan::new(&state.snapshot, resolved.intent).map_err(|why| {
+        let metadata = metadata_field(&head.headers).map(|field| (field, explain::refused(&state, first_model, &why, &arrived.region)));
+        EdgeError::NoRoute { why, models: slugs(&state, &models), metadata }
+    })?;
 
     let id = Arc::clone(&arrived.id);
     let trace = RequestTrace::begin(&shared.telemetry, &head.headers);
@@ -129,8 +132,14 @@ async fn attempts(mut generation: Box<Generation>, pool: Arc<Pool>, ask: Ask) ->
     }
 }
 
+/// Every model that the caller accepts, in order.
 fn requested(generation: &Generation) -> Vec<String> {
-    vec![generation.state.model(generation.context.model).slug.to_string()]
+    let models = generation.decision().map_or(&[][..], |decision| &decision.models);
+    slugs(&generation.state, models)
+}
+
+fn slugs(state: &RoutingState, models: &[ModelIndex]) -> Vec<String> {
+    models.iter().map(|model| state.model(*model).slug.to_string()).collect()
 }
 
 /// A stream: the head goes out with the first token, or with the first keep-alive comment when the token takes long.

@@ -31,7 +31,8 @@ pub(super) fn models(reading: &Reading<'_>) -> Result<Response<EdgeBody>, EdgeEr
         .collect();
     let mut answer = json!({ "object": "list", "data": data, "total_count": total });
     if paged && offset + limit < total {
-        answer["links"] = json!({ "next": format!("/api/v1/models?offset={}&limit={limit}", offset + limit) });
+        let others: String = query.without(&["offset", "limit"]).map(|pair| format!("&{pair}")).collect();
+        answer["links"] = json!({ "next": format!("/api/v1/models?offset={}&limit={limit}{others}", offset + limit) });
     }
     Ok(public(value_answer(&answer)))
 }
