@@ -16,10 +16,12 @@
 #![allow(clippy::missing_panics_doc, reason = "a test kit fails by panicking, with the reason as message")]
 
 mod caller;
+mod canned;
 mod certs;
 pub mod raw;
 mod topology;
 
 pub use caller::{Answer, Caller, Event, Stream};
+pub use canned::Canned;
 pub use certs::{Authority, leaf};
 pub use topology::{KEY, Mesh, ProviderDraft, Topology, chat, key, stream};

@@ -75,6 +75,8 @@ pub struct Mesh {
 
 /// Between two looks at something that does not tell when it changes.
 const POLL: Duration = Duration::from_millis(2);
+/// What should happen has happened long before; beyond it a test has failed, even on a machine with much else to do.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The key that tests call with.
 pub const KEY: &str = "tg_test_0123456789_key-of-the-test-kit";
@@ -231,22 +233,29 @@ impl Mesh {
             .sum()
     }
 
-    /// Waits until a metric satisfies `wanted`; the test's own timeout bounds it.
+    /// Waits until a metric satisfies `wanted`, for as long as a test may wait.
     pub async fn until_metric(&self, name: &str, labels: &[(&str, &str)], wanted: impl Fn(f64) -> bool) {
-        while !wanted(self.metric(name, labels)) {
-            tokio::time::sleep(POLL).await;
-        }
+        let reached = async {
+            while !wanted(self.metric(name, labels)) {
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        let in_time = tokio::time::timeout(PATIENCE, reached).await.is_ok();
+        assert!(in_time, "{name}{labels:?} stayed at {}", self.metric(name, labels));
     }
 
     /// The record of a generation, as soon as there is one.
     pub async fn generation(&self, id: &str) -> Value {
-        loop {
-            let answer = self.get(&format!("/v1/generation?id={id}")).await;
-            if answer.status == 200 {
-                return answer.json()["data"].clone();
+        let found = async {
+            loop {
+                let answer = self.get(&format!("/v1/generation?id={id}")).await;
+                if answer.status == 200 {
+                    return answer.json()["data"].clone();
+                }
+                tokio::time::sleep(POLL).await;
             }
-            tokio::time::sleep(POLL).await;
-        }
+        };
+        tokio::time::timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("no record of {id} turned up"))
     }
 
     /// Requests that a provider's simulation has seen.
