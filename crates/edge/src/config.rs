@@ -4,6 +4,7 @@
 //! process, [`MeshConfig`] is what a reload replaces: providers, models, endpoints, keys, presets and defaults. A `MeshConfig` is
 //! proven good only by [`crate::state::RoutingState::build`], which is also what `tidegate check` runs.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -327,12 +328,19 @@ pub struct KeyConfig {
 }
 
 /// A named request fragment.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct PresetConfig {
     /// As in `@preset/slug`.
     pub slug: String,
     /// JSON object of request fields; the request wins.
     pub fields: String,
+}
+
+/// A preset holds prompts, which are nobody's business but its users'.
+impl fmt::Debug for PresetConfig {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("PresetConfig").field("slug", &self.slug).finish_non_exhaustive()
+    }
 }
 
 /// What holds when neither key nor request say otherwise.

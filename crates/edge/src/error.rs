@@ -241,7 +241,10 @@ impl Fault {
 
 impl EdgeError {
     /// A stream that failed after its first byte.
-    pub(crate) fn midstream(generation: &Generation, failure: Failure) -> Self {
+    pub(crate) fn midstream(generation: &Generation, mut failure: Failure) -> Self {
+        if let Some(last) = generation.attempts().last() {
+            generation.state.redact(last.plan.credential, &mut failure);
+        }
         let provider = generation.target().map_or("", |target| target.provider.name.as_ref()).to_owned();
         let end = crate::attempt::end_of(&failure);
         let tried = vec![Tried { end, provider, failure, param: None }];

@@ -117,7 +117,8 @@ async fn attempts(mut generation: Box<Generation>, pool: Arc<Pool>, ask: Ask) ->
         match attempt::run(&mut generation, &pool, &ask, plan).await {
             Ok(answer) => return Ok(Committed { generation, answer }),
             Err(failed) => {
-                let failed = *failed;
+                let mut failed = *failed;
+                generation.state.redact(plan.credential, &mut failed.failure);
                 let details = AttemptDetails {
                     status: failed.details.status,
                     retry_after: failed.details.retry_after,

@@ -16,7 +16,7 @@ use tidegate_routing::{
     CredentialIndex, CredentialSpec, Endpoint, EndpointIndex, EndpointSpec, Health, ModelIndex, ModelSpec, Price, ProviderSpec, Snapshot,
     SnapshotSpec,
 };
-use tidegate_wire::{AuthScheme, Dialect, ProviderInfo};
+use tidegate_wire::{AuthScheme, Dialect, Failure, ProviderInfo};
 
 use crate::auth::Keys;
 use crate::config::{CredentialConfig, EndpointConfig, MeshConfig, ModelConfig, PresetConfig, ProviderConfig};
@@ -73,6 +73,8 @@ struct Credential {
     header: Option<(HeaderName, HeaderValue)>,
     /// `name=value`, for the few providers that want the key in the address.
     query: Option<SecretString>,
+    /// The bare secret, to be recognised when a provider repeats it.
+    secret: Option<SecretString>,
 }
 
 /// What the edge knows of a model besides what routing knows.
@@ -188,6 +190,18 @@ impl RoutingState {
         self.credentials[credential.get()].query.as_ref()
     }
 
+    /// Takes our credential out of what a provider said. Some repeat a key that they do not like.
+    pub(crate) fn redact(&self, credential: CredentialIndex, failure: &mut Failure) {
+        let Some(secret) = self.credentials[credential.get()].secret.as_ref().map(ExposeSecret::expose_secret) else { return };
+        if secret.is_empty() {
+            return;
+        }
+        let said = [Some(&mut failure.message), failure.provider_code.as_mut(), failure.raw.as_mut()];
+        for text in said.into_iter().flatten().filter(|text| text.contains(secret)) {
+            *text = text.replace(secret, "[redacted]");
+        }
+    }
+
     pub(crate) fn credential_name(&self, credential: CredentialIndex) -> &Arc<str> {
         &self.credentials[credential.get()].name
     }
@@ -226,15 +240,16 @@ impl Credential {
     fn of(config: &CredentialConfig, provider: &ProviderInfo) -> Result<Self, String> {
         let name = config.name.as_str().into();
         let Some(secret) = config.secret.as_ref().map(ExposeSecret::expose_secret) else {
-            return Ok(Self { name, header: None, query: None });
+            return Ok(Self { name, header: None, query: None, secret: None });
         };
+        let bare = config.secret.clone();
         let (header, value) = match &provider.auth {
-            AuthScheme::None => return Ok(Self { name, header: None, query: None }),
+            AuthScheme::None => return Ok(Self { name, header: None, query: None, secret: None }),
             AuthScheme::Query(parameter) => {
                 if !secret.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)) {
                     return Err(format!("credential `{}` holds characters that an address cannot", config.name));
                 }
-                return Ok(Self { name, header: None, query: Some(format!("{parameter}={secret}").into()) });
+                return Ok(Self { name, header: None, query: Some(format!("{parameter}={secret}").into()), secret: bare });
             }
             AuthScheme::Bearer => (http::header::AUTHORIZATION, format!("Bearer {secret}")),
             AuthScheme::Header(name) => {
@@ -245,7 +260,7 @@ impl Credential {
         let mut value = HeaderValue::try_from(value)
             .map_err(|_| format!("credential `{}` holds characters that a header cannot (a line end?)", config.name))?;
         value.set_sensitive(true);
-        Ok(Self { name, header: Some((header, value)), query: None })
+        Ok(Self { name, header: Some((header, value)), query: None, secret: bare })
     }
 }
 
