@@ -18,6 +18,7 @@ use tidegate_routing::{DataPolicy, ModalitySet, ParameterSet, Preferences, Quant
 use tidegate_wire::{AuthScheme, Dialect, ProviderInfo, Quirks, RateLimitScheme};
 
 use crate::caller::Caller;
+use crate::raw::RawUpstream;
 
 /// What is to be started. Models are `m` unless a provider says otherwise; every provider hosts them all.
 pub struct Topology {
@@ -143,6 +144,13 @@ impl Topology {
         change(&mut draft);
         self.providers.push(draft);
         self
+    }
+
+    /// Adds a provider whose every byte the test writes.
+    #[must_use]
+    pub fn raw(self, slug: &str, upstream: &RawUpstream) -> Self {
+        let url = upstream.url();
+        self.provider(slug, |draft| draft.provider = Box::new(move |provider| provider.info.base_url.clone_from(&url)))
     }
 
     /// Starts everything.

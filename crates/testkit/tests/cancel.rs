@@ -2,6 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tidegate_edge::config::UpstreamHttp;
 use tidegate_provider_sim::{Disconnect, Script};
 use tidegate_testkit::raw::{RawUpstream, chunk};
 use tidegate_testkit::{Authority, Caller, Event, KEY, Mesh, Topology, chat, stream};
@@ -106,6 +111,43 @@ async fn a_caller_who_leaves_before_the_first_token_ends_the_providers_work() {
 }
 
 #[tokio::test]
+async fn leaving_one_stream_of_a_connection_ends_that_one_alone() {
+    // HTTP/2 on both legs: what ends a stream is a reset frame, not the end of a connection.
+    let mesh =
+        Topology::new().provider("a", |draft| draft.provider = Box::new(|provider| provider.http = UpstreamHttp::Http2)).start().await;
+    mesh.sim("a").push_script(slow());
+    mesh.sim("a").push_script(slow());
+    let tcp = TcpStream::connect(mesh.edge.bound().listeners[0].1).await.expect("the edge listens");
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(tcp)).await.expect("HTTP/2");
+    let test = async {
+        let mut open = async || {
+            let request = http::Request::post("http://localhost/v1/chat/completions")
+                .header("authorization", format!("Bearer {KEY}"))
+                .body(Full::new(Bytes::from(stream("m", "hello").to_string())))
+                .expect("a request");
+            let mut body = sender.send_request(request).await.expect("an answer").into_body();
+            body.frame().await.expect("a first token").expect("the connection lives");
+            body
+        };
+        let (leaving, mut staying) = (open().await, open().await);
+        let left = Instant::now();
+        drop(leaving);
+        let seen = disconnect(&mesh).await;
+        in_time("one stream of HTTP/2", left, seen.at);
+        for _ in 0..3 {
+            staying.frame().await.expect("it goes on").expect("the connection lives");
+        }
+        assert_eq!(mesh.sim("a").stats().active_streams, 1);
+        assert_eq!(mesh.sim("a").stats().connections, 1, "both streams on one connection");
+    };
+    tokio::select! {
+        () = test => {}
+        _ = connection => panic!("the edge closed the connection"),
+    }
+    mesh.edge.shutdown().await;
+}
+
+#[tokio::test]
 async fn leaving_does_not_count_against_the_provider() {
     let mesh = one_provider().await;
     for _ in 0..12 {
@@ -196,12 +238,7 @@ async fn a_caller_who_takes_nothing_for_too_long_loses_the_stream() {
 
 /// A mesh whose only provider is written by the test.
 async fn over_raw(upstream: &RawUpstream, change: impl FnOnce(&mut Topology)) -> Mesh {
-    let url = upstream.url();
-    Topology::new()
-        .provider("raw", |draft| draft.provider = Box::new(move |provider| provider.info.base_url = url.clone().into()))
-        .with(change)
-        .start()
-        .await
+    Topology::new().raw("raw", upstream).with(change).start().await
 }
 
 /// A caller with a small receive buffer who reads nothing by itself.

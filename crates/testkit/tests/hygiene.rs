@@ -343,11 +343,7 @@ async fn nothing_of_the_callers_head_reaches_the_provider() {
 #[tokio::test]
 async fn nothing_of_the_providers_head_reaches_the_caller() {
     let upstream = RawUpstream::bind().await;
-    let url = upstream.url();
-    let mesh = Topology::new()
-        .provider("raw", |draft| draft.provider = Box::new(move |provider| provider.info.base_url = url.clone().into()))
-        .start()
-        .await;
+    let mesh = Topology::new().raw("raw", &upstream).start().await;
     let theirs = "content-type: application/json\r\nset-cookie: session=provider\r\nserver: provider/1\r\nvia: 1.1 provider\r\n\
                   x-request-id: req-provider\r\nopenai-organization: org-ours\r\nx-ratelimit-remaining-requests: 7\r\n\
                   strict-transport-security: max-age=1\r\naccess-control-allow-origin: *\r\nx-generation-id: gen-provider\r\n";
@@ -369,11 +365,7 @@ async fn nothing_of_the_providers_head_reaches_the_caller() {
 #[tokio::test]
 async fn redirects_of_a_provider_are_not_followed() {
     let upstream = RawUpstream::bind().await;
-    let url = upstream.url();
-    let mesh = Topology::new()
-        .provider("raw", |draft| draft.provider = Box::new(move |provider| provider.info.base_url = url.clone().into()))
-        .start()
-        .await;
+    let mesh = Topology::new().raw("raw", &upstream).start().await;
     let elsewhere = RawUpstream::bind().await;
     let location = format!("location: {}/chat/completions\r\n", elsewhere.url());
     let request = chat("m", "hello");
@@ -405,7 +397,7 @@ async fn providers_on_private_addresses_are_refused_in_every_spelling() {
     ];
     for (number, host) in hosts.iter().enumerate() {
         let mut config = mesh.config.clone();
-        config.providers[0].info.base_url = format!("http://{host}:{port}/v1").into();
+        config.providers[0].info.base_url = format!("http://{host}:{port}/v1");
         config.providers[0].allow_private_addresses = false;
         // Every refusal counts against the endpoint; a new name has no history.
         config.endpoints[0].name = format!("a/{number}");
@@ -422,7 +414,7 @@ async fn providers_on_private_addresses_are_refused_in_every_spelling() {
     let problems = mesh.edge.reload(config).expect_err("plain http needs a permission of its own");
     assert!(problems[0].to_string().contains("allow_plain_http"), "{problems:?}");
     let mut config = mesh.config.clone();
-    config.providers[0].info.base_url = format!("http://user:secret@127.0.0.1:{port}/v1").into();
+    config.providers[0].info.base_url = format!("http://user:secret@127.0.0.1:{port}/v1");
     let problems = mesh.edge.reload(config).expect_err("credentials do not belong there");
     assert!(!problems[0].to_string().contains("secret"), "{problems:?}");
     mesh.edge.shutdown().await;

@@ -18,13 +18,7 @@ fn next(mesh: &Mesh, change: impl FnOnce(&mut MeshConfig)) -> MeshConfig {
 
 /// A mesh with a provider `raw` that the test writes and a simulated one `b`.
 async fn raw_and_b(upstream: &RawUpstream, change: impl FnOnce(&mut Topology)) -> Mesh {
-    let url = upstream.url();
-    Topology::new()
-        .provider("raw", |draft| draft.provider = Box::new(move |provider| provider.info.base_url = url.clone().into()))
-        .provider("b", |_| {})
-        .with(change)
-        .start()
-        .await
+    Topology::new().raw("raw", upstream).provider("b", |_| {}).with(change).start().await
 }
 
 /// A stream at the provider `raw` that has begun and waits for the test.
@@ -76,7 +70,7 @@ async fn a_bad_configuration_is_refused_as_a_whole() {
     let mesh = Topology::new().provider("a", |_| {}).start().await;
     let config = next(&mesh, |config| {
         config.keys = vec![key("other", "another-key")];
-        config.providers[0].info.base_url = "ftp://nowhere".into();
+        config.providers[0].info.base_url = "ftp://nowhere".to_owned();
         config.providers[0].credentials[0].secret = Some("line\nend".into());
         config.endpoints[0].model = "no-such-model".to_owned();
     });

@@ -223,11 +223,7 @@ async fn what_comes_in_does_not_come_out_elsewhere() {
 async fn a_providers_own_words_stay_inside() {
     let log = Log::capture();
     let upstream = RawUpstream::bind().await;
-    let url = upstream.url();
-    let mesh = Topology::new()
-        .provider("raw", |draft| draft.provider = Box::new(move |provider| provider.info.base_url = url.clone().into()))
-        .start()
-        .await;
+    let mesh = Topology::new().raw("raw", &upstream).start().await;
     let inside = json!({ "error": { "message": "canary-host db-7 down", "type": "canary_type", "param": "canary_param" } }).to_string();
     for line in ["401 No", "402 No", "429 No", "500 No", "502 No", "503 No", "529 No"] {
         mesh.edge.reload(renamed(secretive(&mesh.config), line)).expect("a good configuration");
@@ -248,11 +244,7 @@ async fn a_providers_own_words_stay_inside() {
 async fn a_provider_that_repeats_our_credential_does_not_give_it_away() {
     let log = Log::capture();
     let upstream = RawUpstream::bind().await;
-    let url = upstream.url();
-    let mesh = Topology::new()
-        .provider("raw", |draft| draft.provider = Box::new(move |provider| provider.info.base_url = url.clone().into()))
-        .start()
-        .await;
+    let mesh = Topology::new().raw("raw", &upstream).start().await;
     let repeating = json!({ "error": { "message": format!("bad key {CREDENTIAL}"), "code": CREDENTIAL, "type": CREDENTIAL } }).to_string();
     for line in ["400 Bad", "401 No", "403 No", "404 No", "422 No", "500 No"] {
         for (user, key) in [("plain", CALLER_KEY), ("raw", RAW_KEY)] {
@@ -304,11 +296,7 @@ async fn printing_a_configuration_shows_no_secret() {
 #[tokio::test]
 async fn one_key_does_not_see_anothers_generations() {
     let upstream = RawUpstream::bind().await;
-    let url = upstream.url();
-    let mesh = Topology::new()
-        .provider("raw", |draft| draft.provider = Box::new(move |provider| provider.info.base_url = url.clone().into()))
-        .start()
-        .await;
+    let mesh = Topology::new().raw("raw", &upstream).start().await;
     mesh.edge.reload(secretive(&mesh.config)).expect("a good configuration");
     let caller = mesh.caller().with_key(CALLER_KEY);
     let request = marked(false);

@@ -10,12 +10,7 @@ use tidegate_wire::Dialect;
 
 /// A mesh whose only provider is written by the test.
 async fn over_raw(upstream: &RawUpstream, change: impl FnOnce(&mut Topology)) -> Mesh {
-    let url = upstream.url();
-    Topology::new()
-        .provider("raw", |draft| draft.provider = Box::new(move |provider| provider.info.base_url = url.clone().into()))
-        .with(change)
-        .start()
-        .await
+    Topology::new().raw("raw", upstream).with(change).start().await
 }
 
 fn ordered(request: &mut Value, providers: &[&str]) {
@@ -126,9 +121,8 @@ fn renamed(mut config: tidegate_edge::config::MeshConfig, suffix: &str) -> tideg
 #[tokio::test]
 async fn failing_over_works_after_the_head_was_sent() {
     let upstream = RawUpstream::bind().await;
-    let url = upstream.url();
     let mesh = Topology::new()
-        .provider("raw", |draft| draft.provider = Box::new(move |provider| provider.info.base_url = url.clone().into()))
+        .raw("raw", &upstream)
         .provider("b", |_| {})
         .with(|topology| topology.limits.keep_alive_comment = Duration::from_millis(10))
         .start()
@@ -355,12 +349,7 @@ async fn every_dialect_streams_the_same_text_over_both_http_versions() {
 #[tokio::test]
 async fn a_provider_that_answers_json_to_a_stream_request_is_failed_over() {
     let upstream = RawUpstream::bind().await;
-    let url = upstream.url();
-    let mesh = Topology::new()
-        .provider("raw", |draft| draft.provider = Box::new(move |provider| provider.info.base_url = url.clone().into()))
-        .provider("b", |_| {})
-        .start()
-        .await;
+    let mesh = Topology::new().raw("raw", &upstream).provider("b", |_| {}).start().await;
     let mut request = stream("m", "hello");
     ordered(&mut request, &["raw", "b"]);
     let (stream, ()) = tokio::join!(mesh.stream("/v1/chat/completions", &request), async {

@@ -94,12 +94,8 @@ async fn a_renewed_certificate_is_shown_and_running_streams_do_not_notice() {
     let authority = Authority::new();
     let files = authority.issue("edge", &["localhost"]);
     let upstream = RawUpstream::bind().await;
-    let url = upstream.url();
-    let mesh = Topology::new()
-        .provider("raw", |draft| draft.provider = Box::new(move |provider| provider.info.base_url = url.clone().into()))
-        .with(|topology| topology.tls = Some(authority.listener(vec![files.clone()])))
-        .start()
-        .await;
+    let mesh =
+        Topology::new().raw("raw", &upstream).with(|topology| topology.tls = Some(authority.listener(vec![files.clone()]))).start().await;
     let config = || authority.client(&[], &["http/1.1"], None);
     let caller = mesh.caller().with_tls(mesh.https(), config());
     let request = stream("m", "hello");
@@ -244,7 +240,7 @@ async fn providers_with_a_private_authority_are_reached_by_either_protocol() {
         let mesh = Topology::new()
             .provider("a", |draft| {
                 draft.provider = Box::new(move |provider| {
-                    provider.info.base_url = format!("https://localhost:{port}/v1").into();
+                    provider.info.base_url = format!("https://localhost:{port}/v1");
                     provider.extra_roots = vec![pem.clone()];
                     provider.only_extra_roots = true;
                     provider.allow_plain_http = false;
@@ -257,13 +253,12 @@ async fn providers_with_a_private_authority_are_reached_by_either_protocol() {
         assert_eq!(mesh.post("/v1/chat/completions", &chat("m", "hello")).await.status, 200);
         let events = mesh.stream("/v1/chat/completions", &stream("m", "hello")).await.collect().await;
         assert_eq!(events.last(), Some(&Event::Done));
-        let seen = terminator.seen.lock();
+        let seen = std::mem::take(&mut *terminator.seen.lock());
         assert!(!seen.is_empty());
-        for seen in seen.iter() {
+        for seen in seen {
             assert_eq!(seen.alpn.as_deref(), agreed.map(str::as_bytes));
             assert_eq!(seen.group, Some(NamedGroup::X25519MLKEM768));
         }
-        drop(seen);
         mesh.edge.shutdown().await;
     }
 }
@@ -280,7 +275,7 @@ async fn a_provider_with_an_unknown_authority_or_name_gets_nothing() {
         let mesh = Topology::new()
             .provider("a", |draft| {
                 draft.provider = Box::new(move |provider| {
-                    provider.info.base_url = format!("https://localhost:{port}/v1").into();
+                    provider.info.base_url = format!("https://localhost:{port}/v1");
                     provider.extra_roots = vec![pem.clone()];
                     provider.only_extra_roots = true;
                 });
