@@ -114,7 +114,7 @@ async fn exchange(
     let rate = rate_limits(&head.headers, target.provider.info.rate_limits, now)
         .map(|limits| RateHint { remaining_ratio: limits.remaining_ratio, reset: limits.reset });
     if !head.status.is_success() {
-        return Err(read_failure(head, body, target, now, rate).await);
+        return Err(Box::pin(read_failure(head, body, target, now, rate)).await);
     }
     if !ask.call.stream() {
         return read_whole(generation, ask, body, target, rate).await;

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use http::HeaderMap;
 use tidegate_routing::ModelIndex;
 use tidegate_wire::ChatCall;
+
+use crate::hints::Hints;
 
 /// Facts of a request that records, logs and headers mention.
 #[derive(Debug)]
@@ -43,58 +44,28 @@ pub(crate) struct Arrived {
 impl RequestContext {
     pub(crate) fn new(
         arrived: Arrived,
-        headers: &HeaderMap,
+        hints: Hints,
         call: &ChatCall,
         model: ModelIndex,
         preset: Option<Arc<str>>,
         request_bytes: usize,
     ) -> Self {
-        let text = |name: &str| bounded(headers, name);
         Self {
             id: arrived.id,
             created_ms: arrived.created_ms,
             model,
             streamed: call.stream(),
-            session_id: call.session_id().map(str::to_owned).or_else(|| session_header(headers).map(str::to_owned)),
+            session_id: call.session_id().map(str::to_owned).or(hints.session),
             user: call.user().map(str::to_owned),
             preset,
-            origin: text("origin"),
-            referer: text("http-referer").or_else(|| text("referer")),
-            title: text("x-openrouter-title").or_else(|| text("x-title")),
-            user_agent: text("user-agent"),
+            origin: hints.origin,
+            referer: hints.referer,
+            title: hints.title,
+            user_agent: hints.user_agent,
             region: arrived.region,
             nothing: arrived.nothing,
-            metadata_field: metadata_field(headers),
+            metadata_field: hints.metadata_field,
             request_bytes,
         }
     }
 }
-
-/// The session that a header names, in order of trust: OpenRouter and opencode, Codex, Claude Code.
-pub(crate) fn session_header(headers: &HeaderMap) -> Option<&str> {
-    SESSION_HEADERS
-        .iter()
-        .find_map(|name| headers.get(*name)?.to_str().ok().filter(|value| !value.is_empty() && value.len() <= SESSION_MAX))
-}
-
-/// The field that router metadata is wanted in, if it is wanted.
-pub(crate) fn metadata_field(headers: &HeaderMap) -> Option<&'static str> {
-    let enabled = |name: &str| headers.get(name).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"enabled"));
-    if enabled("x-tidegate-metadata") {
-        return Some("tidegate_metadata");
-    }
-    let theirs = enabled("x-openrouter-metadata") || enabled("x-openrouter-experimental-metadata");
-    theirs.then_some("openrouter_metadata")
-}
-
-fn bounded(headers: &HeaderMap, name: &str) -> Option<String> {
-    let value = headers.get(name)?.to_str().ok()?;
-    let end = value.char_indices().map(|(at, _)| at).nth(TEXT_MAX).unwrap_or(value.len());
-    (!value.is_empty()).then(|| value[..end].to_owned())
-}
-
-const SESSION_HEADERS: [&str; 5] = ["x-session-id", "x-session-affinity", "session-id", "thread-id", "x-claude-code-session-id"];
-/// The reference's bound for session ids.
-const SESSION_MAX: usize = 256;
-/// Characters kept of an attribution header: callers choose them, records are kept.
-const TEXT_MAX: usize = 128;

@@ -262,8 +262,9 @@ fn explain_route(shared: &Arc<Shared>) -> OpsRoute {
     let shared = Arc::clone(shared);
     OpsRoute::new("/explain/", "why a generation went where it went", move |request| {
         let id = request.path.strip_prefix("/explain/")?;
-        Some(match shared.generations.get(id) {
-            Some(finished) => OpsResponse::json(200, explain::finished(&finished).to_string()),
+        let now = tidegate_routing::Timestamp(shared.clock.micros());
+        Some(match shared.generations.get(id, now) {
+            Some(past) => OpsResponse::json(200, explain::finished(&past).to_string()),
             None => OpsResponse::json(404, r#"{"error":"no such generation on this edge, or it was forgotten"}"#),
         })
     })

@@ -70,7 +70,7 @@ pub(crate) enum EdgeError {
     },
     /// Nothing may serve the request.
     NoRoute {
-        why: NoRoute,
+        why: Box<NoRoute>,
         models: Vec<String>,
         /// Router metadata with the name of its field, for callers who asked for it.
         metadata: Option<(&'static str, String)>,

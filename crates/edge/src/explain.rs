@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tidegate_routing::{AttemptEnd, ModelIndex, NoRoute};
 
 use crate::generation::Generation;
-use crate::generations::Finished;
+use crate::generations::past::Past;
 use crate::state::RoutingState;
 
 /// Router metadata (reference 1.8) as JSON text. `status` is given when the request failed.
@@ -90,11 +90,14 @@ fn summary(generation: &Generation, served: bool, status: Option<u16>) -> String
 }
 
 /// A finished generation with its decision, for `tidegate explain`.
-pub(crate) fn finished(finished: &Finished) -> Value {
+pub(crate) fn finished(past: &Past) -> Value {
+    let snapshot = &past.state.snapshot;
     json!({
-        "generation": finished.record,
-        "text": finished.decision.render(&finished.state.snapshot),
-        "decision": finished.decision,
-        "snapshot_revision": finished.state.snapshot.revision(),
+        "generation": past.record(),
+        "text": past.decision.render(snapshot),
+        "decision": past.decision.named(snapshot),
+        "record": past.decision,
+        "reproducible": past.decision.is_reproducible(snapshot),
+        "snapshot_revision": snapshot.revision(),
     })
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
-use tidegate_ledger::{AttemptRecord, Charge, Ending, Money, Usage, charge_for};
+use tidegate_ledger::{Charge, Ending, Money, Usage, charge_for};
 use tidegate_routing::{AttemptEnd, AttemptPlan, Decision, Next, Outcome, Plan, RateHint, Timestamp};
 use tidegate_wire::{Facts, Stamp};
 
@@ -16,7 +16,7 @@ use crate::access_line;
 use crate::admission::Admitted;
 use crate::auth::Caller;
 use crate::context::RequestContext;
-use crate::generations::Finished;
+use crate::generations::past::Past;
 use crate::shared::Shared;
 use crate::state::{RoutingState, Target};
 use crate::trace::{self, RequestTrace};
@@ -26,7 +26,7 @@ use tidegate_runtime::telemetry::TraceContext;
 pub(crate) struct Generation {
     pub(crate) shared: Arc<Shared>,
     pub(crate) state: Arc<RoutingState>,
-    pub(crate) context: RequestContext,
+    pub(crate) context: Arc<RequestContext>,
     pub(crate) caller: Arc<Caller>,
     /// Taken when the generation is settled: its record is what remains.
     plan: Option<Plan>,
@@ -61,7 +61,7 @@ pub(crate) struct AttemptNote {
     pub(crate) sent: Timestamp,
     pub(crate) duration: Duration,
     pub(crate) trace: TraceContext,
-    upstream_id: Option<String>,
+    pub(crate) upstream_id: Option<String>,
 }
 
 /// Moments of a request.
@@ -144,7 +144,7 @@ impl Generation {
         Self {
             shared,
             state,
-            context,
+            context: Arc::new(context),
             caller,
             plan: Some(plan),
             conversation,
@@ -313,10 +313,20 @@ impl Generation {
             self.shared.access_log.line(|line| access_line::generation(line, self, end, facts, bill, elapsed));
         }
         trace::export(self, end, facts, bill, elapsed);
-        let record = self.record(end, facts, bill, elapsed);
         let Some(decision) = self.plan.take().map(Plan::into_decision) else { return };
-        let finished = Finished { record, decision, state: Arc::clone(&self.state) };
-        self.shared.generations.insert(Arc::clone(&self.context.id), finished);
+        let past = Past {
+            state: Arc::clone(&self.state),
+            context: Arc::clone(&self.context),
+            caller: Arc::clone(&self.caller),
+            attempts: std::mem::take(&mut self.attempts),
+            times: self.times,
+            elapsed,
+            end,
+            facts: facts.clone(),
+            bill: *bill,
+            decision,
+        };
+        self.shared.generations.keep(&self.context.id, now, past);
     }
 
     pub(crate) fn times(&self) -> &Times {
@@ -363,65 +373,6 @@ impl Generation {
             self.shared.affinity.arm(conversation, target.id, endpoint.cache_lifetime);
         }
     }
-
-    fn record(&self, end: End, facts: &Facts, bill: &Bill, elapsed: Duration) -> tidegate_ledger::Generation {
-        let served = self.attempts.last();
-        let empty: Arc<str> = Arc::clone(&self.context.nothing);
-        let target = served.map(|note| self.state.target(note.plan.endpoint));
-        let since_received = |at: Option<Timestamp>| at.map(|at| micros(at - self.times.received));
-        tidegate_ledger::Generation {
-            id: Arc::clone(&self.context.id),
-            upstream_id: facts.upstream_id.clone(),
-            request_id: Arc::clone(&self.context.id),
-            session_id: self.context.session_id.clone(),
-            created_ms: self.context.created_ms,
-            model: target.map_or_else(|| Arc::clone(&self.state.model(self.context.model).slug), |target| Arc::clone(&target.model)),
-            provider_name: target.map_or_else(|| Arc::clone(&empty), |target| Arc::clone(&target.provider.name)),
-            endpoint: target.map_or_else(|| Arc::clone(&empty), |target| Arc::clone(&target.name)),
-            router: None,
-            api_type: tidegate_ledger::ApiType::Completions,
-            streamed: self.context.streamed,
-            ending: end.ending,
-            first_token_us: since_received(self.times.answered),
-            generation_us: served.map(|_| micros(elapsed)),
-            finish_reason: facts.finish_reason.map(|reason| reason.as_str().into()),
-            native_finish_reason: facts.native_finish_reason.clone(),
-            usage: bill.usage,
-            usage_estimated: bill.estimated,
-            charge: bill.charge,
-            upstream_cost: bill.upstream,
-            is_byok: false,
-            service_tier: facts.service_tier.clone(),
-            data_region: target.and_then(|target| target.region.clone()),
-            region: Arc::clone(&self.context.region),
-            origin: self.context.origin.clone(),
-            http_referer: self.context.referer.clone(),
-            app_title: self.context.title.clone(),
-            user_agent: self.context.user_agent.clone(),
-            external_user: self.context.user.clone(),
-            preset_id: self.context.preset.clone(),
-            key: Arc::clone(&self.caller.name),
-            organisation: None,
-            attempts: (1u8..)
-                .zip(&self.attempts)
-                .map(|(number, note)| {
-                    let target = self.state.target(note.plan.endpoint);
-                    AttemptRecord {
-                        number,
-                        provider_name: Arc::clone(&target.provider.name),
-                        model: Arc::clone(&target.model),
-                        endpoint: Arc::clone(&target.name),
-                        status: note.status,
-                        outcome: note.end.label(),
-                        latency_us: micros(note.latency),
-                        service_tier: None,
-                        upstream_id: note.upstream_id.clone(),
-                        is_byok: false,
-                    }
-                })
-                .collect(),
-        }
-    }
 }
 
 impl Drop for Generation {
@@ -435,10 +386,6 @@ impl Drop for Generation {
         let bill = self.bill(Ending::Cancelled, &facts);
         self.settle(End { ending: Ending::Cancelled, status: 499, error_type: "cancelled" }, &facts, &bill);
     }
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn ledger_usage(usage: &tidegate_wire::Usage) -> Usage {

@@ -1,35 +1,99 @@
-//! Finished generations that can still be looked up: the record for `GET /generation`, and why it went where it went.
+//! Finished generations that can still be looked up.
+//!
+//! A ring of fixed size: the id of a generation names its slot, so that keeping one is a store and finding one is a look, and the memory
+//! of the oldest is used again while it is still warm. A cache with an eviction policy would do the same for several times the price,
+//! on every request, for records that hardly anybody asks for.
+
+pub(crate) mod past;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use moka::sync::Cache;
-use tidegate_ledger::Generation;
-use tidegate_routing::Decision;
+use parking_lot::Mutex;
+use tidegate_routing::Timestamp;
 
-use crate::state::RoutingState;
-
-/// One finished generation.
-pub(crate) struct Finished {
-    pub(crate) record: Generation,
-    pub(crate) decision: Decision,
-    /// Names in the decision are indices into this state; it lives as long as a generation refers to it.
-    pub(crate) state: Arc<RoutingState>,
-}
+use past::Past;
 
 /// The latest generations, bounded in number and age.
-pub(crate) struct Generations(Cache<Arc<str>, Arc<Finished>>);
+pub(crate) struct Generations {
+    slots: Box<[Mutex<Option<Box<Kept>>>]>,
+    next: AtomicU64,
+    ttl: Duration,
+}
+
+struct Kept {
+    id: Arc<str>,
+    at: Timestamp,
+    past: Arc<Past>,
+}
 
 impl Generations {
+    /// Keeps `kept` generations (at least 1, at most 2^24) for `ttl`.
     pub(crate) fn new(kept: u64, ttl: Duration) -> Self {
-        Self(Cache::builder().max_capacity(kept).time_to_live(ttl).build())
+        let slots = (0..kept.clamp(1, MOST)).map(|_| Mutex::default()).collect();
+        Self { slots, next: AtomicU64::new(0), ttl }
     }
 
-    pub(crate) fn insert(&self, id: Arc<str>, finished: Finished) {
-        self.0.insert(id, Arc::new(finished));
+    /// A new id: `gen-` and a ULID, which sorts by time and says when it was made. 24 of its 80 random bits are the slot.
+    pub(crate) fn new_id(&self, unix_millis: u64, random: u128) -> Arc<str> {
+        let slot = self.next.fetch_add(1, Ordering::Relaxed) % self.slots.len() as u64;
+        let ulid = ulid::Ulid::from_parts(unix_millis, random >> SLOT_BITS << SLOT_BITS | u128::from(slot));
+        let mut text = [0; 4 + ulid::ULID_LEN];
+        text[..4].copy_from_slice(b"gen-");
+        let mut digits = [0; ulid::ULID_LEN];
+        text[4..].copy_from_slice(ulid.array_to_str(&mut digits).as_bytes());
+        // Both parts are ASCII.
+        String::from_utf8_lossy(&text).into()
     }
 
-    pub(crate) fn get(&self, id: &str) -> Option<Arc<Finished>> {
-        self.0.get(id)
+    /// Keeps a finished generation in place of an older one.
+    pub(crate) fn keep(&self, id: &Arc<str>, now: Timestamp, past: Past) {
+        let Some(slot) = self.slot(id) else { return };
+        let kept = Box::new(Kept { id: Arc::clone(id), at: now, past: Arc::new(past) });
+        let older = self.slots[slot].lock().replace(kept);
+        drop(older);
+    }
+
+    /// Finds a finished generation by its id.
+    pub(crate) fn get(&self, id: &str, now: Timestamp) -> Option<Arc<Past>> {
+        let slot = self.slots[self.slot(id)?].lock();
+        let kept = slot.as_ref().filter(|kept| kept.id.as_ref() == id && now - kept.at < self.ttl)?;
+        Some(Arc::clone(&kept.past))
+    }
+
+    fn slot(&self, id: &str) -> Option<usize> {
+        let ulid: ulid::Ulid = id.strip_prefix("gen-")?.parse().ok()?;
+        let slot = usize::try_from(ulid.random() & ((1 << SLOT_BITS) - 1)).ok()?;
+        (slot < self.slots.len()).then_some(slot)
+    }
+}
+
+/// Room for 16 million generations; 56 random bits are left to tell two of the same millisecond apart.
+const SLOT_BITS: u32 = 24;
+const MOST: u64 = 1 << SLOT_BITS;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_carry_their_time_and_differ() {
+        let generations = Generations::new(4, Duration::from_secs(1));
+        let ids: Vec<Arc<str>> = (0..9).map(|_| generations.new_id(1_700_000_000_000, 0x1234_5678_9abc_def0_1234)).collect();
+        let ulid: ulid::Ulid = ids[0].strip_prefix("gen-").expect("the prefix").parse().expect("a ULID");
+        assert_eq!(ulid.timestamp_ms(), 1_700_000_000_000);
+        assert_ne!(ids[0], ids[1]);
+        for id in &ids {
+            assert!(generations.slot(id).is_some_and(|slot| slot < 4));
+        }
+    }
+
+    #[test]
+    fn foreign_ids_are_not_found() {
+        let generations = Generations::new(4, Duration::from_secs(1));
+        for id in ["", "gen-", "gen-nonsense", "01ARZ3NDEKTSV4RRFFQ69G5FAV", "gen-7ZZZZZZZZZZZZZZZZZZZZZZZZZ"] {
+            assert!(generations.get(id, Timestamp(0)).is_none(), "{id}");
+        }
     }
 }

@@ -10,7 +10,6 @@ mod key;
 mod providers;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL, CONTENT_TYPE};
@@ -76,16 +75,17 @@ pub(crate) const PREFIXES: [&str; 2] = ["/api/v1", "/v1"];
 /// Answers one request; errors end here.
 pub(crate) async fn handle(worker: &Arc<Worker>, connection: &ConnectionInfo, request: Request<Incoming>) -> Response<EdgeBody> {
     let shared = &worker.shared;
+    let created_ms = shared.clock.unix_millis();
     let arrived = Arrived {
-        id: generation_id(shared.clock.unix_millis()),
-        created_ms: shared.clock.unix_millis(),
+        id: shared.generations.new_id(created_ms, fastrand::u128(..)),
+        created_ms,
         region: Arc::clone(&shared.region),
         nothing: Arc::clone(&shared.nothing),
     };
     if request.headers().get("x-stainless-retry-count").is_some_and(|count| count.as_bytes() != b"0") {
         shared.metrics.client_retries.inc();
     }
-    let (id, created_ms) = (Arc::clone(&arrived.id), arrived.created_ms);
+    let id = Arc::clone(&arrived.id);
     match answer(worker, connection, arrived, request).await {
         Ok(response) => response,
         Err(error) => {
@@ -227,15 +227,6 @@ pub(crate) fn authenticate(
     Err(EdgeError::Auth(failure))
 }
 
-/// The time a caller grants: `x-request-timeout` in seconds, within the configured deadline.
-pub(crate) fn patience(headers: &HeaderMap, most: Duration) -> Duration {
-    let asked = headers.get("x-request-timeout").and_then(|value| value.to_str().ok()?.trim().parse::<f64>().ok());
-    match asked {
-        Some(seconds) if seconds.is_finite() && seconds > 0.0 => Duration::try_from_secs_f64(seconds).map_or(most, |asked| asked.min(most)),
-        _ => most,
-    }
-}
-
 /// The raw query of a URL.
 #[derive(Clone, Copy)]
 pub(crate) struct Query<'a>(&'a str);
@@ -310,17 +301,6 @@ fn preflight(allowed: &'static str) -> Response<EdgeBody> {
     response
 }
 
-/// `gen-` and a ULID: sorts by time, and says when it was made.
-fn generation_id(unix_millis: u64) -> Arc<str> {
-    let ulid = ulid::Ulid::from_parts(unix_millis, fastrand::u128(..));
-    let mut text = [0; 4 + ulid::ULID_LEN];
-    text[..4].copy_from_slice(b"gen-");
-    let mut digits = [0; ulid::ULID_LEN];
-    let encoded = ulid.array_to_str(&mut digits);
-    text[4..].copy_from_slice(encoded.as_bytes());
-    std::str::from_utf8(&text).map_or_else(|_| encoded.to_string().into(), Into::into)
-}
-
 /// Where the edge explains its errors; no network beyond the mesh is needed to read it.
 pub(crate) const ERRORS_PATH: &str = "/docs/errors";
 const ERRORS: &str = include_str!("../../../docs/errors.md");
@@ -347,26 +327,5 @@ mod tests {
         assert_eq!(query.get("empty"), None);
         assert_eq!(query.get("other"), None);
         assert_eq!(percent_decoded("%zz%4"), "%zz%4");
-    }
-
-    #[test]
-    fn ids_carry_their_time() {
-        let id = generation_id(1_700_000_000_000);
-        let ulid: ulid::Ulid = id.strip_prefix("gen-").expect("the prefix").parse().expect("a ULID");
-        assert_eq!(ulid.timestamp_ms(), 1_700_000_000_000);
-    }
-
-    #[test]
-    fn a_caller_can_shorten_the_deadline_but_not_stretch_it() {
-        let most = Duration::from_secs(600);
-        let with = |value: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert("x-request-timeout", value.parse().expect("a header value of this test"));
-            patience(&headers, most)
-        };
-        assert_eq!(with("2.5"), Duration::from_millis(2500));
-        for ignored in ["9999", "-1", "soon", "inf", "1e300"] {
-            assert_eq!(with(ignored), most, "{ignored}");
-        }
     }
 }

@@ -31,6 +31,7 @@ mod generations;
 mod handler;
 mod hash;
 mod head;
+mod hints;
 mod intent;
 mod io;
 mod listener;

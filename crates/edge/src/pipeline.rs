@@ -15,10 +15,11 @@ use crate::admission::{Admitted, read_body};
 use crate::attempt::{self, Answer, Ask};
 use crate::body::EdgeBody;
 use crate::connection::ConnectionInfo;
-use crate::context::{Arrived, RequestContext, metadata_field, session_header};
+use crate::context::{Arrived, RequestContext};
 use crate::deadline::before;
 use crate::error::{EdgeError, FailedAttempts};
 use crate::generation::{AttemptDetails, End, Generation, Parts};
+use crate::hints::Hints;
 use crate::intent::{self, Circumstances};
 use crate::money::CostText;
 use crate::relay::{Attempts, Relay};
@@ -59,12 +60,13 @@ pub(crate) async fn chat(
     };
     let call = ChatCall::read(bytes, &limits)?;
     let (call, preset) = intent::with_preset(call, &state)?;
+    let mut hints = Hints::read(&head.headers);
     let around = Circumstances {
         state: &state,
         caller: &caller,
         affinity: &shared.affinity,
-        session_header: session_header(&head.headers),
-        patience: handler::patience(&head.headers, state.config.defaults.deadline),
+        session_header: hints.session.as_deref(),
+        patience: hints.patience(state.config.defaults.deadline),
         now: received,
         seed: fastrand::u64(..),
     };
@@ -72,19 +74,16 @@ pub(crate) async fn chat(
     let (first_model, prompt_tokens) = (resolved.intent.models[0], resolved.intent.needs.prompt_tokens);
     let models = resolved.intent.models.clone();
     let plan = Plan::new(&state.snapshot, resolved.intent).map_err(|why| {
-        let metadata = metadata_field(&head.headers).map(|field| (field, explain::refused(&state, first_model, &why, &arrived.region)));
-        EdgeError::NoRoute { why, models: slugs(&state, &models), metadata }
+        let metadata = hints.metadata_field.map(|field| (field, explain::refused(&state, first_model, &why, &arrived.region)));
+        EdgeError::NoRoute { why: Box::new(why), models: slugs(&state, &models), metadata }
     })?;
 
     let id = Arc::clone(&arrived.id);
     let trace = RequestTrace::begin(&shared.telemetry, &head.headers);
-    let context = RequestContext::new(arrived, &head.headers, &call, first_model, preset, request_bytes);
+    let anthropic_beta = hints.anthropic_beta.take();
+    let context = RequestContext::new(arrived, hints, &call, first_model, preset, request_bytes);
     let streamed = context.streamed;
-    let ask = Ask {
-        user: call.user().map(|user| caller.hashed_user(user)),
-        anthropic_beta: head.headers.get("x-anthropic-beta").or_else(|| head.headers.get("anthropic-beta")).cloned(),
-        call,
-    };
+    let ask = Box::new(Ask { user: call.user().map(|user| caller.hashed_user(user)), anthropic_beta, call });
     let generation = Box::new(Generation::begin(Parts {
         shared: Arc::clone(shared),
         state,
@@ -104,7 +103,7 @@ pub(crate) async fn chat(
 }
 
 /// The loop: plan, try, and again elsewhere, until something can be given to the caller or nothing is left.
-async fn attempts(mut generation: Box<Generation>, pool: Arc<Pool>, ask: Ask) -> Result<Committed, (Box<Generation>, EdgeError)> {
+async fn attempts(mut generation: Box<Generation>, pool: Arc<Pool>, ask: Box<Ask>) -> Result<Committed, (Box<Generation>, EdgeError)> {
     let mut failures = FailedAttempts::new();
     loop {
         let plan = match generation.next() {

@@ -8,6 +8,9 @@ use crate::money::MoneyError;
 /// Longest accepted number, in bytes. Far beyond any price; keeps work bounded for texts from outside.
 const MAX_LEN: usize = 64;
 
+/// Most decimal places that are written; the fraction then fits 64 bits.
+const MOST_PLACES: usize = 19;
+
 /// Largest accepted exponent, either sign.
 const MAX_EXPONENT: i32 = 40;
 
@@ -43,20 +46,36 @@ pub(crate) fn parse_scaled(text: &str, places: u32) -> Result<i128, MoneyError> 
     Ok(if negative { -scaled } else { scaled })
 }
 
-/// Writes a multiple of 10^-`places` as a plain decimal: no exponent, no trailing zeros.
+/// Writes a multiple of 10^-`places` as a plain decimal: no exponent, no trailing zeros. At most 19 places.
 pub(crate) fn write_scaled(value: i128, places: usize, out: &mut impl std::fmt::Write) -> std::fmt::Result {
-    let magnitude = value.unsigned_abs();
-    let unit = 10u128.pow(places as u32);
     if value < 0 {
         out.write_char('-')?;
     }
-    write!(out, "{}", magnitude / unit)?;
-    let fraction = magnitude % unit;
+    let magnitude = value.unsigned_abs();
+    // Ordinary amounts fit: 64-bit division is many times cheaper, and this runs several times per request.
+    let (whole, mut fraction) = match (u64::try_from(magnitude), u32::try_from(places).ok().and_then(|places| 10u64.checked_pow(places))) {
+        (Ok(magnitude), Some(unit)) => (u128::from(magnitude / unit), magnitude % unit),
+        _ => {
+            let unit = 10u128.pow(places as u32);
+            (magnitude / unit, u64::try_from(magnitude % unit).map_err(|_| std::fmt::Error)?)
+        }
+    };
+    match u64::try_from(whole) {
+        Ok(whole) => write!(out, "{whole}")?,
+        Err(_) => write!(out, "{whole}")?,
+    }
     if fraction == 0 {
         return Ok(());
     }
-    let digits = format!("{fraction:0places$}");
-    write!(out, ".{}", digits.trim_end_matches('0'))
+    let mut digits = [b'0'; MOST_PLACES];
+    let digits = digits.get_mut(..places).ok_or(std::fmt::Error)?;
+    for digit in digits.iter_mut().rev() {
+        *digit += (fraction % 10) as u8;
+        fraction /= 10;
+    }
+    let significant = digits.iter().rposition(|digit| *digit != b'0').map_or(0, |last| last + 1);
+    out.write_char('.')?;
+    out.write_str(std::str::from_utf8(&digits[..significant]).map_err(|_| std::fmt::Error)?)
 }
 
 fn parse_exponent(text: &str) -> Result<i32, MoneyError> {

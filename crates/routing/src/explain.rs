@@ -37,7 +37,7 @@ pub struct Decision {
     /// One entry per choice, the last of which may have found nothing.
     pub attempts: SmallVec<[Choice; 2]>,
     /// What was weighed, choice after choice; see [`Choice::considered`].
-    pub considered: SmallVec<[Considered; 8]>,
+    pub considered: Vec<Considered>,
     /// Why there was no further attempt, if one was asked for.
     pub stopped: Option<Reason>,
 }
@@ -227,7 +227,7 @@ impl Decision {
         let mut used = SmallVec::<[ProviderIndex; 4]>::new();
         let mut choices = SmallVec::new();
         for choice in &self.attempts {
-            let mut considered: SmallVec<[Considered; 8]> = choice.considered(self).into();
+            let mut considered: Vec<Considered> = choice.considered(self).into();
             let scene = Scene {
                 settings: snapshot.settings(),
                 strategy: self.strategy,

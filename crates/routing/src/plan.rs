@@ -131,7 +131,7 @@ impl Plan {
             expected_output: intent.needs.expected_output,
             excluded,
             attempts: SmallVec::new(),
-            considered: SmallVec::new(),
+            considered: Vec::with_capacity(candidates.len()),
             stopped: None,
         };
         Ok(Plan {

@@ -255,3 +255,35 @@ fn event_bytes(least: usize) -> Vec<u8> {
     let event = format!("data: {}\n\n", chunk(&"text ".repeat(400)));
     event.repeat(least.div_ceil(event.len())).into_bytes()
 }
+
+#[tokio::test]
+async fn an_http2_caller_who_opens_no_window_loses_the_stream() {
+    let stall = Duration::from_millis(100);
+    let upstream = RawUpstream::bind().await;
+    let mesh = over_raw(&upstream, |topology| topology.limits.write_stall = stall).await;
+    let tcp = TcpStream::connect(mesh.edge.bound().listeners[0].1).await.expect("the edge listens");
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(tcp)).await.expect("HTTP/2");
+    let test = async {
+        let request = http::Request::post("http://localhost/v1/chat/completions")
+            .header("authorization", format!("Bearer {KEY}"))
+            .body(Full::new(Bytes::from(stream("m", "hello").to_string())))
+            .expect("a request");
+        let (held, mut exchange) = tokio::join!(sender.send_request(request), async {
+            let mut exchange = upstream.accept().await;
+            exchange.begin_stream().await;
+            exchange.text("one").await;
+            exchange
+        });
+        let held = held.expect("an answer");
+        let events = event_bytes(64 * 1024);
+        while exchange.send_until_stuck(&events, stall).await == events.len() {}
+        let closed = tokio::time::timeout(Duration::from_secs(5), exchange.closed()).await;
+        drop(held);
+        assert!(closed.is_ok(), "the provider works for nobody");
+    };
+    tokio::select! {
+        () = test => {}
+        _ = connection => {}
+    }
+    mesh.edge.shutdown().await;
+}

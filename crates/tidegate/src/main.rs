@@ -19,6 +19,10 @@ use clap::Parser;
 use cli::Cli;
 use output::{Colour, Output};
 
+/// Every request makes a few dozen small allocations on one thread and frees them there; see `docs/performance.md` for what it buys.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let colour = if cli.global.no_color { Colour::Never } else { Colour::Auto };

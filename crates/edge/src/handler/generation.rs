@@ -2,6 +2,7 @@
 
 use http::Response;
 use serde_json::json;
+use tidegate_routing::Timestamp;
 
 use super::{Reading, authenticate, value_answer};
 use crate::body::EdgeBody;
@@ -11,7 +12,8 @@ use crate::error::EdgeError;
 pub(super) fn lookup(reading: &Reading<'_>) -> Result<Response<EdgeBody>, EdgeError> {
     let caller = authenticate(reading.shared, reading.state, reading.connection, reading.headers)?;
     let id = reading.query.get("id").ok_or(EdgeError::MissingParameter { name: "id" })?;
-    let finished = reading.shared.generations.get(&id).filter(|finished| finished.record.key == caller.name);
-    let Some(finished) = finished else { return Err(EdgeError::UnknownGeneration { id: id.chars().take(64).collect() }) };
-    Ok(value_answer(&json!({ "data": finished.record })))
+    let now = Timestamp(reading.shared.clock.micros());
+    let past = reading.shared.generations.get(&id, now).filter(|past| past.caller.name == caller.name);
+    let Some(past) = past else { return Err(EdgeError::UnknownGeneration { id: id.chars().take(64).collect() }) };
+    Ok(value_answer(&json!({ "data": past.record() })))
 }

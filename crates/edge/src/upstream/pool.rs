@@ -96,7 +96,8 @@ impl Pool {
                 None => break,
             }
         }
-        match connect(origin, &self.tasks).await? {
+        // Boxed: connecting is rare and its state is large, and every request's future would carry it.
+        match Box::pin(connect(origin, &self.tasks)).await? {
             Connected::Http1(mut sender) => {
                 let response = sender.send_request(outgoing.http1(origin)).await?;
                 Ok(self.lease(origin, sender, response))

@@ -98,7 +98,7 @@ async fn serve(args: &DevArgs) -> anyhow::Result<ExitCode> {
     let certificates = DevCa::ensure(&data)?;
     let key = stored_key(&data)?;
     let simulated = fleet::start(args.reliable).context("start the simulated providers")?;
-    let (mut providers, mut models, mut endpoints) = fleet::mesh(&simulated)?;
+    let fleet::FleetMesh { mut providers, mut models, mut endpoints } = fleet::mesh(&simulated)?;
     let real = if args.no_real_providers { real::Real::default() } else { real::from_environment() };
     let announced = real.announced();
     providers.extend(real.providers);
@@ -240,7 +240,9 @@ fn default_data_dir() -> anyhow::Result<PathBuf> {
     let base = set("XDG_DATA_HOME").or_else(|| set("HOME").map(|home| home.join(".local/share")));
     match base {
         Some(base) => Ok(base.join("tidegate/dev")),
-        None => bail!("neither XDG_DATA_HOME nor HOME is set, so there is no place for the development CA; give one with --data-dir FOLDER"),
+        None => {
+            bail!("neither XDG_DATA_HOME nor HOME is set, so there is no place for the development CA; give one with --data-dir FOLDER")
+        }
     }
 }
 

@@ -182,8 +182,15 @@ pub(super) fn start(reliable: bool) -> io::Result<Vec<Simulated>> {
     Ok(running)
 }
 
+/// What routes over the fleet.
+pub(super) struct FleetMesh {
+    pub(super) providers: Vec<ProviderConfig>,
+    pub(super) models: Vec<ModelConfig>,
+    pub(super) endpoints: Vec<EndpointConfig>,
+}
+
 /// Providers, models and endpoints over the running fleet.
-pub(super) fn mesh(fleet: &[Simulated]) -> Result<(Vec<ProviderConfig>, Vec<ModelConfig>, Vec<EndpointConfig>), MoneyError> {
+pub(super) fn mesh(fleet: &[Simulated]) -> Result<FleetMesh, MoneyError> {
     let providers = fleet.iter().map(|simulated| simulated.vendor.provider(simulated.handle.addr())).collect();
     let models = MODELS.iter().map(Model::config).collect();
     let mut endpoints = Vec::new();
@@ -192,7 +199,7 @@ pub(super) fn mesh(fleet: &[Simulated]) -> Result<(Vec<ProviderConfig>, Vec<Mode
             endpoints.push(vendor.endpoint(model)?);
         }
     }
-    Ok((providers, models, endpoints))
+    Ok(FleetMesh { providers, models, endpoints })
 }
 
 /// Slugs of the simulated models.
@@ -204,7 +211,8 @@ impl Vendor {
     fn faults(&self) -> Vec<FaultRule> {
         let mut faults = Vec::new();
         if self.tidal {
-            let schedule = Schedule::Every { period: Duration::from_secs(30), down: Duration::from_secs(8), phase: Duration::from_secs(12) };
+            let schedule =
+                Schedule::Every { period: Duration::from_secs(30), down: Duration::from_secs(8), phase: Duration::from_secs(12) };
             faults.push(FaultRule::always(Fault::Status { status: 503, retry_after: None }).with_schedule(schedule));
         }
         if self.flaky > 0.0 {
@@ -250,8 +258,12 @@ impl Vendor {
 
     fn endpoint(&self, model: &Model) -> Result<EndpointConfig, MoneyError> {
         // Prices in cents per million tokens, so that a percentage of a whole dollar stays exact.
-        let rate = |dollars: u64| Rate::per_million_usd(&format!("{}.{:02}", dollars * self.price_percent / 100, dollars * self.price_percent % 100));
-        let tenth = |dollars: u64| Rate::per_million_usd(&format!("{}.{:03}", dollars * self.price_percent / 1000, dollars * self.price_percent % 1000));
+        let rate = |dollars: u64| {
+            Rate::per_million_usd(&format!("{}.{:02}", dollars * self.price_percent / 100, dollars * self.price_percent % 100))
+        };
+        let tenth = |dollars: u64| {
+            Rate::per_million_usd(&format!("{}.{:03}", dollars * self.price_percent / 1000, dollars * self.price_percent % 1000))
+        };
         let mut inputs = ModalitySet::TEXT | ModalitySet::FILE;
         if model.images {
             inputs = inputs | ModalitySet::IMAGE;

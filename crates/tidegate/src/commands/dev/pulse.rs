@@ -23,11 +23,12 @@ impl Pulse {
     pub(super) fn of(registry: &Registry) -> Self {
         let families = registry.gather();
         let find = |name: &str| families.iter().find(|family| family.name() == name);
-        let sum = |name: &str, wanted: &dyn Fn(&dyn Fn(&str) -> String) -> bool| find(name).map_or(0, |family| total(family, wanted));
+        let sum = |name: &str, wanted: &Wanted<'_>| find(name).map_or(0, |family| total(family, wanted));
         let vendors = VENDORS
             .iter()
             .map(|vendor| {
-                let answered = sum("tidegate_edge_attempts_total", &|label| label("provider") == vendor.slug && label("outcome") == "success");
+                let answered =
+                    sum("tidegate_edge_attempts_total", &|label| label("provider") == vendor.slug && label("outcome") == "success");
                 let breaker = find("tidegate_edge_breaker_state").map_or(0, |family| worst(family, vendor.slug));
                 (vendor.slug, answered, breaker)
             })
@@ -68,12 +69,14 @@ impl Pulse {
     }
 }
 
-fn total(family: &MetricFamily, wanted: &dyn Fn(&dyn Fn(&str) -> String) -> bool) -> u64 {
+/// Says by a series' labels whether it counts.
+type Wanted<'a> = dyn Fn(&dyn Fn(&str) -> String) -> bool + 'a;
+
+fn total(family: &MetricFamily, wanted: &Wanted<'_>) -> u64 {
     let mut sum = 0.0;
     for metric in family.get_metric() {
-        let label = |name: &str| {
-            metric.get_label().iter().find(|pair| pair.name() == name).map(|pair| pair.value().to_owned()).unwrap_or_default()
-        };
+        let label =
+            |name: &str| metric.get_label().iter().find(|pair| pair.name() == name).map(|pair| pair.value().to_owned()).unwrap_or_default();
         if wanted(&label) {
             sum += metric.get_counter().get_value() + metric.get_gauge().get_value();
         }

@@ -38,7 +38,8 @@ pub(super) fn welcome(welcome: &Welcome<'_>) -> io::Result<()> {
         let _ = writeln!(text, "    {:<12} {:<19} {}", vendor.slug, vendor.dialect.as_str(), vendor.about);
     }
     if real.is_empty() {
-        let _ = writeln!(text, "\n  Real providers: none. Set OPENAI_API_KEY, ANTHROPIC_API_KEY, GEMINI_API_KEY or another and start again.");
+        let _ =
+            writeln!(text, "\n  Real providers: none. Set OPENAI_API_KEY, ANTHROPIC_API_KEY, GEMINI_API_KEY or another and start again.");
     } else {
         let _ = writeln!(text, "\n  Real providers:");
         for (slug, variable) in *real {
@@ -47,11 +48,17 @@ pub(super) fn welcome(welcome: &Welcome<'_>) -> io::Result<()> {
     }
     let _ = writeln!(text, "\n  Try it:\n");
     let _ = writeln!(text, "    curl {http}/v1/chat/completions -H 'Authorization: Bearer {key}' \\");
-    let _ = writeln!(text, "      -d '{{\"model\": \"{model}\", \"messages\": [{{\"role\": \"user\", \"content\": \"Hello\"}}], \"stream\": true}}'\n");
+    let _ = writeln!(
+        text,
+        "      -d '{{\"model\": \"{model}\", \"messages\": [{{\"role\": \"user\", \"content\": \"Hello\"}}], \"stream\": true}}'\n"
+    );
     let _ = writeln!(text, "    curl {http}/v1/models/{model}/endpoints -H 'Authorization: Bearer {key}'\n");
     let _ = writeln!(text, "    tidegate explain <the id of an answer>\n");
     if *demo_traffic {
-        let _ = writeln!(text, "  A little demo traffic runs, so that you can watch kelpforge go down and requests go elsewhere (--traffic 0 stops it).");
+        let _ = writeln!(
+            text,
+            "  A little demo traffic runs, so that you can watch kelpforge go down and requests go elsewhere (--traffic 0 stops it)."
+        );
     }
     let _ = writeln!(text, "  Ctrl-C lets running requests finish and stops.\n");
     let mut out = io::stdout().lock();

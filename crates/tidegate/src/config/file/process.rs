@@ -152,7 +152,7 @@ pub(crate) struct Generations {
 
 impl Default for Generations {
     fn default() -> Self {
-        Self { kept: 100_000, ttl: Span(std::time::Duration::from_secs(3_600)) }
+        Self { kept: 10_000, ttl: Span(std::time::Duration::from_secs(3_600)) }
     }
 }
 
