@@ -9,6 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use crate::io::Serving;
 use crate::relay::Relay;
+use crate::stall::Awaits;
 
 /// A response body.
 pub(crate) struct EdgeBody {
@@ -33,6 +34,7 @@ impl EdgeBody {
     /// Tells the connection's guard that nothing is being served any more when this body is gone.
     pub(crate) fn on_end(&mut self, serving: Serving) {
         self._idle = Some(IdleAfterwards(serving));
+        Awaits::Caller.tell();
     }
 }
 
@@ -41,11 +43,13 @@ impl Body for EdgeBody {
     type Error = Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        match &mut self.kind {
+        let frame = match &mut self.kind {
             Kind::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
             Kind::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Kind::Relay(relay) => relay.poll_next(context).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes)))),
-        }
+        };
+        if frame.is_pending() { Awaits::Provider } else { Awaits::Caller }.tell();
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

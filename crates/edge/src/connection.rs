@@ -9,13 +9,14 @@ use std::time::Duration;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use crate::handler;
 use crate::io::{GuardedIo, Serving};
+use crate::stall::WatchedStreams;
 use crate::worker::{Arrival, Worker};
 
 /// What a request needs to know about its connection.
@@ -114,7 +115,7 @@ where
         }
         Version::Http2 => {
             let mut connection = pin!(
-                http2::Builder::new(TokioExecutor::new())
+                http2::Builder::new(WatchedStreams::new(limits.write_stall))
                     .timer(TokioTimer::new())
                     .max_concurrent_streams(limits.http2_streams)
                     .initial_stream_window_size(HTTP2_WINDOW)

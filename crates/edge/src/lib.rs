@@ -41,6 +41,7 @@ mod openapi;
 mod pipeline;
 mod relay;
 mod shared;
+mod stall;
 mod state;
 mod trace;
 mod upstream;
