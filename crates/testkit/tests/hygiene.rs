@@ -458,3 +458,48 @@ async fn http2_streams_beyond_the_limit_wait_and_reset_floods_end_the_connection
     assert_eq!(mesh.post("/v1/chat/completions", &chat("m", "hello")).await.status, 200);
     mesh.edge.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_kept_alive_connection_without_requests_is_closed() {
+    let mesh = mesh_with(|limits| limits.idle = Duration::from_millis(60)).await;
+    let mut socket = connect(&mesh).await;
+    for _ in 0..2 {
+        socket.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.expect("the edge reads");
+        let mut answer = [0; 4_096];
+        let read = socket.read(&mut answer).await.expect("an answer");
+        assert_eq!(status(&String::from_utf8_lossy(&answer[..read])), 200);
+    }
+    assert!(read_to_end(&mut socket).await.is_empty());
+    mesh.edge.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_provider_cannot_fill_the_memory() {
+    let upstream = RawUpstream::bind().await;
+    let mesh = Topology::new().raw("raw", &upstream).with(|topology| topology.limits.answer_bytes = 100_000).start().await;
+    // A whole answer beyond the limit …
+    let request = chat("m", "hello");
+    let large = completion(&"x".repeat(200_000)).to_string();
+    let (answer, ()) = tokio::join!(mesh.post("/v1/chat/completions", &request), async {
+        let mut exchange = upstream.accept().await;
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", large.len());
+        exchange.send(head).await;
+        exchange.send_until_stuck(large.as_bytes(), Duration::from_millis(100)).await;
+        exchange.closed().await;
+    });
+    assert_eq!((answer.status, answer.error_type().as_str()), (502, "provider_unavailable"), "{}", answer.text());
+    // … and an event that does not end.
+    let request = stream("m", "hello");
+    let (mut running, mut exchange) = tokio::join!(mesh.stream("/v1/chat/completions", &request), async {
+        let mut exchange = upstream.accept().await;
+        exchange.begin_stream().await;
+        exchange.text("one").await;
+        exchange
+    });
+    assert!(running.next().await.is_some());
+    let endless = "data: ".to_owned() + &"x".repeat(4 << 20);
+    let (rest, _) = tokio::join!(running.collect(), exchange.send_until_stuck(endless.as_bytes(), Duration::from_millis(200)));
+    assert!(format!("{rest:?}").contains("provider_unavailable"), "{rest:?}");
+    exchange.closed().await;
+    mesh.edge.shutdown().await;
+}

@@ -175,7 +175,7 @@ async fn a_handshake_that_does_not_come_is_given_up() {
         .await;
     let mut socket = TcpStream::connect(mesh.https()).await.expect("the edge listens");
     assert!(matches!(socket.read(&mut [0; 16]).await, Ok(0) | Err(_)));
-    assert_eq!(mesh.metric("tidegate_edge_tls_handshakes_total", &[("result", "timeout")]), 1.0);
+    mesh.until_metric("tidegate_edge_tls_handshakes_total", &[("result", "timeout")], |count| count == 1.0).await;
     mesh.edge.shutdown().await;
 }
 
