@@ -31,7 +31,7 @@ impl AffinityTable {
 
     /// Notes a success; the lifetime starts anew.
     pub(crate) fn arm(&self, conversation: u64, endpoint: u64, lifetime: Duration) {
-        self.0.insert(conversation, Entry { endpoint, lifetime: lifetime.max(LEAST) });
+        self.0.insert(conversation, Entry { endpoint, lifetime });
     }
 
     /// Forgets a conversation whose endpoint failed.
@@ -54,8 +54,6 @@ impl Expiry<u64, Entry> for CacheLifetime {
 
 /// At about 100 bytes each, 10 MB at most.
 const CONVERSATIONS: u64 = 100_000;
-/// OpenRouter's documented stickiness; shorter would give up caches that still live.
-const LEAST: Duration = Duration::from_secs(600);
 
 #[cfg(test)]
 mod tests {

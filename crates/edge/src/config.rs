@@ -360,6 +360,8 @@ pub struct Defaults {
     pub anonymous: bool,
     /// Keep a conversation on the endpoint whose prompt cache it warmed.
     pub sticky: bool,
+    /// Least time that a conversation stays there after its last use; longer where the endpoint's cache lives longer.
+    pub sticky_for: Duration,
 }
 
 impl Default for Defaults {
@@ -372,6 +374,8 @@ impl Default for Defaults {
             max_attempts: 3,
             anonymous: false,
             sticky: true,
+            // OpenRouter's documented time; shorter would give up caches that still live.
+            sticky_for: Duration::from_secs(600),
         }
     }
 }

@@ -370,7 +370,7 @@ impl Generation {
         let cache_used = usage.cached_tokens > 0 || usage.cache_write_tokens > 0;
         if (cache_used || self.session_named) && endpoint.price.rewards_stickiness() {
             let target = self.state.target(last.plan.endpoint);
-            self.shared.affinity.arm(conversation, target.id, endpoint.cache_lifetime);
+            self.shared.affinity.arm(conversation, target.id, endpoint.cache_lifetime.max(self.state.config.defaults.sticky_for));
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use smallvec::SmallVec;
-use tidegate_routing::{Affinity, Intent, ModalitySet, Mode, ModelIndex, Needs, ParameterSet, Preferences, SortBy, TierChoice, Timestamp};
+use tidegate_routing::{Affinity, Intent, ModalitySet, ModelIndex, Needs, ParameterSet, Preferences, SortBy, TierChoice, Timestamp};
 use tidegate_wire::ChatCall;
 
 use crate::affinity::AffinityTable;
@@ -103,7 +103,8 @@ pub(crate) fn resolve(call: &ChatCall, around: &Circumstances<'_>) -> Result<Res
         variant_sort,
         preferences,
         needs,
-        affinity: affinity.filter(|affinity| affinity.endpoint.is_some() || mode == Mode::Sticky),
+        // Also before an endpoint is known: the account that the first request warms is the one that later ones must use.
+        affinity,
         mode,
         deadline: around.now + around.patience,
         seed: around.seed,
