@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tidegate_edge::config::PresetConfig;
 use tidegate_ledger::Rate;
 use tidegate_routing::{DataPolicy, ModalitySet, ParameterSet};
-use tidegate_testkit::{Answer, Canned, KEY, Mesh, Topology, chat, key, raw, stream};
+use tidegate_testkit::{Answer, Canned, Event, KEY, Mesh, Topology, chat, key, raw, stream};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -320,6 +320,23 @@ async fn finish_reasons_are_normalised_and_the_native_word_is_kept() {
         let body = mesh.post(CHAT, &chat("m", "hello")).await.json();
         assert_eq!(body["choices"][0]["finish_reason"], normal, "{body}");
         assert_eq!(body["choices"][0]["native_finish_reason"], native, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn thoughts_are_shown_unless_the_caller_does_not_want_them() {
+    let mesh = Topology::new().provider("a", |_| {}).start().await;
+    for (reasoning, shown) in [(json!({ "effort": "low" }), true), (json!({ "effort": "low", "exclude": true }), false)] {
+        let mut request = chat("m", "why is the tide late?");
+        request["reasoning"] = reasoning;
+        let message = mesh.post(CHAT, &request).await.json()["choices"][0]["message"].clone();
+        assert_eq!(message["reasoning"].is_string(), shown, "{message}");
+        assert_eq!(message["reasoning_details"].is_array(), shown, "{message}");
+        request["stream"] = json!(true);
+        let events = mesh.stream(CHAT, &request).await.collect().await;
+        let streamed = events.iter().filter_map(Event::data).any(|chunk| chunk["choices"][0]["delta"]["reasoning"].is_string());
+        assert_eq!(streamed, shown);
+        assert!(!Event::text(&events).is_empty());
     }
 }
 
