@@ -39,6 +39,8 @@ pub(crate) struct Generation {
     /// Bodies that were sent upstream, for callers who debug their requests; empty unless asked for.
     echoes: Vec<Bytes>,
     settled: bool,
+    /// When the caller stops waiting.
+    pub(crate) deadline: Timestamp,
     pub(crate) trace: RequestTrace,
     _admitted: Admitted,
 }
@@ -133,14 +135,29 @@ pub(crate) struct Parts {
     pub(crate) prompt_tokens: u32,
     pub(crate) received: Timestamp,
     pub(crate) complete: Timestamp,
+    /// When the caller stops waiting.
+    pub(crate) deadline: Timestamp,
     pub(crate) trace: RequestTrace,
     pub(crate) admitted: Admitted,
 }
 
 impl Generation {
     pub(crate) fn begin(parts: Parts) -> Self {
-        let Parts { shared, state, context, caller, plan, conversation, session_named, prompt_tokens, received, complete, trace, admitted } =
-            parts;
+        let Parts {
+            shared,
+            state,
+            context,
+            caller,
+            plan,
+            conversation,
+            session_named,
+            prompt_tokens,
+            received,
+            complete,
+            deadline,
+            trace,
+            admitted,
+        } = parts;
         Self {
             shared,
             state,
@@ -155,6 +172,7 @@ impl Generation {
             times: Times { received, complete, sent: None, answered: None, committed: None },
             echoes: Vec::new(),
             settled: false,
+            deadline,
             trace,
             _admitted: admitted,
         }

@@ -72,7 +72,7 @@ pub(crate) async fn chat(
     };
     let resolved = intent::resolve(&call, &around)?;
     let (first_model, prompt_tokens) = (resolved.intent.models[0], resolved.intent.needs.prompt_tokens);
-    let models = resolved.intent.models.clone();
+    let (models, deadline) = (resolved.intent.models.clone(), resolved.intent.deadline);
     let plan = Plan::new(&state.snapshot, resolved.intent).map_err(|why| {
         let metadata = hints.metadata_field.map(|field| (field, explain::refused(&state, first_model, &why, &arrived.region)));
         EdgeError::NoRoute { why: Box::new(why), models: slugs(&state, &models), metadata }
@@ -95,6 +95,7 @@ pub(crate) async fn chat(
         prompt_tokens,
         received,
         complete,
+        deadline,
         trace,
         admitted,
     }));

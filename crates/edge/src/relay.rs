@@ -155,17 +155,26 @@ impl Relay {
     fn poll_silence(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let Phase::Relaying(relaying) = &mut self.phase else { return Poll::Ready(None) };
         let step = self.keep_alive.min(relaying.idle_timeout);
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + step)));
+        let generation = &relaying.generation;
+        let timer =
+            self.timer.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + step.min(generation.deadline - generation.now()))));
         if timer.as_mut().poll(context).is_pending() {
             return Poll::Pending;
         }
-        let silent = relaying.generation.now() - relaying.last;
+        let now = relaying.generation.now();
+        if now >= relaying.generation.deadline {
+            let bytes = relaying.out_of_time();
+            self.phase = Phase::Done;
+            return Poll::Ready(Some(bytes));
+        }
+        let silent = now - relaying.last;
         if silent >= relaying.idle_timeout {
             let bytes = relaying.fail(seen(FailureKind::Timeout, "the provider fell silent"), AttemptEnd::IdleTimeout);
             self.phase = Phase::Done;
             return Poll::Ready(Some(bytes));
         }
         let next = if silent >= self.keep_alive { self.keep_alive } else { step - silent.min(step) };
+        let next = next.min(relaying.generation.deadline - now);
         timer.as_mut().reset(Instant::now() + next.max(Duration::from_millis(1)));
         if silent >= self.keep_alive { Poll::Ready(Some(Bytes::from_static(KEEP_ALIVE))) } else { Poll::Ready(None) }
     }
@@ -221,6 +230,9 @@ impl Relaying {
                 target.metrics.inter_chunk.observe((now - self.last).as_secs_f64());
             }
             self.last = now;
+            if now >= self.generation.deadline {
+                return Poll::Ready(Step::Broken(self.out_of_time()));
+            }
             match self.reader.push(data, &mut self.out) {
                 Ok(progress) if progress.finished => return Poll::Ready(self.finish()),
                 Ok(_) if self.out.is_empty() => {}
@@ -268,6 +280,11 @@ impl Relaying {
         let end = End { ending: Ending::Cut, status: 200, error_type: fault.label() };
         self.generation.settle(end, self.reader.facts(), &bill);
         self.take_out()
+    }
+
+    /// The time that the caller granted is up in the middle of the answer: nobody's fault, so health does not hear of it.
+    fn out_of_time(&mut self) -> Bytes {
+        self.fail(seen(FailureKind::Timeout, "the time granted for this request is up"), AttemptEnd::Cancelled)
     }
 
     fn details(&self) -> AttemptDetails {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use tidegate_edge::config::CredentialConfig;
-use tidegate_provider_sim::{Fault, Timing};
+use tidegate_provider_sim::{Fault, FaultRule};
 use tidegate_routing::{DataPolicy, Mode, ParameterSet, Preferences, Quantization, Tier};
 use tidegate_testkit::{Answer, Canned, Mesh, ProviderDraft, Topology, chat, raw, stream};
 
@@ -50,6 +50,15 @@ async fn shares<const N: usize>(mesh: &Mesh, slugs: [&str; N], requests: usize, 
         shares[slugs.iter().position(|slug| *slug == by).expect("a known provider")] += 1;
     }
     shares
+}
+
+/// One short stream, by which a provider's speed becomes known. Later answers are as fast as they can be.
+async fn measure(mesh: &Mesh, slug: &str, script: &str) {
+    mesh.sim(slug).push_script(script.parse().expect("a script"));
+    let mut request = stream("m", "hello");
+    request["provider"] = json!({ "only": [slug] });
+    request["max_tokens"] = json!(10);
+    mesh.stream(CHAT, &request).await.collect().await;
 }
 
 fn down(mesh: &Mesh, slug: &str, status: u16) {
@@ -115,16 +124,15 @@ async fn by_default_the_cheaper_gets_more_and_the_dearer_some() {
 
 #[tokio::test]
 async fn by_default_the_faster_of_two_equals_gets_more() {
-    let slow = |p: &mut ProviderDraft| p.sim.timing = Timing { first_token: Duration::from_millis(40), ..Timing::instant() };
-    let mesh = topology().provider("fast", |_| {}).provider("slow", slow).start().await;
-    for only in ["fast", "slow"] {
-        for _ in 0..3 {
-            let mut request = stream("m", "hello");
-            request["provider"] = json!({ "only": [only] });
-            mesh.stream(CHAT, &request).await.collect().await;
-        }
-    }
-    let [fast, slow] = shares(&mesh, ["fast", "slow"], 60, plain).await;
+    let mesh = topology().provider("fast", |_| {}).provider("slow", |_| {}).start().await;
+    measure(&mesh, "fast", "ok").await;
+    measure(&mesh, "slow", "first-token=500ms").await;
+    let brief = || {
+        let mut request = plain();
+        request["max_tokens"] = json!(1);
+        request
+    };
+    let [fast, slow] = shares(&mesh, ["fast", "slow"], 60, brief).await;
     // Each is drawn half of the time, twice: the slow one wins only against itself, so 45 are expected.
     assert!(fast > 30, "{fast} to {slow}");
 }
@@ -421,22 +429,12 @@ async fn variants_sort_and_keep_out_of_the_models_name() {
 
 #[tokio::test]
 async fn measured_speed_decides_a_sort_by_throughput_or_latency() {
-    let paced = |first_token, tokens_per_second| {
-        move |p: &mut ProviderDraft| {
-            p.sim.timing = Timing { first_token: Duration::from_millis(first_token), tokens_per_second, ..Timing::instant() }
-        }
-    };
-    let mesh = topology().provider("prompt", paced(5, 400.0)).provider("fluent", paced(60, f64::INFINITY)).start().await;
-    for only in ["prompt", "fluent"] {
-        for _ in 0..2 {
-            let mut request = stream("m", "hello");
-            request["provider"] = json!({ "only": [only] });
-            mesh.stream(CHAT, &request).await.collect().await;
-        }
-    }
-    for (sort, best) in [("latency", "prompt"), ("throughput", "fluent")] {
-        for _ in 0..3 {
-            assert_eq!(served_by(&mesh, &asking(&json!({ "sort": sort }))).await, best, "{sort}");
+    for (sort, fault) in [("latency", "first-token=400ms"), ("throughput", "tokens-per-second=30")] {
+        let mesh = topology().provider("slow", |_| {}).provider("fast", costs("9")).start().await;
+        measure(&mesh, "slow", fault).await;
+        measure(&mesh, "fast", "ok").await;
+        for _ in 0..5 {
+            assert_eq!(served_by(&mesh, &asking(&json!({ "sort": sort }))).await, "fast", "{sort}");
         }
     }
 }
@@ -461,23 +459,16 @@ async fn a_sort_over_all_models_may_prefer_a_later_model() {
 
 #[tokio::test]
 async fn missed_performance_bounds_move_to_the_end_and_never_out() {
-    let slow = |p: &mut ProviderDraft| p.sim.timing = Timing { first_token: Duration::from_millis(40), ..Timing::instant() };
-    let mesh = simple().provider("slow", slow).provider("fast", costs("50")).start().await;
-    for only in ["slow", "fast"] {
-        let mut request = stream("m", "hello");
-        request["provider"] = json!({ "only": [only] });
-        mesh.stream(CHAT, &request).await.collect().await;
-    }
-    let request = || asking(&json!({ "preferred_max_latency": 0.03 }));
-    assert_eq!(shares(&mesh, ["slow", "fast"], 10, request).await, [0, 10]);
-    assert_eq!(
-        shares(&mesh, ["slow", "fast"], 10, || asking(&json!({ "preferred_max_latency": { "p50": 30, "p99": 0.03 } }))).await,
-        [0, 10]
-    );
-    let [by_slow, _] = shares(&mesh, ["slow", "fast"], 10, || asking(&json!({ "preferred_max_latency": { "p50": 30, "p99": 30 } }))).await;
+    let mesh = simple().provider("slow", costs("1")).provider("fast", costs("50")).start().await;
+    measure(&mesh, "slow", "first-token=400ms").await;
+    measure(&mesh, "fast", "ok").await;
+    let within = |bound: Value| move || asking(&json!({ "preferred_max_latency": bound }));
+    assert_eq!(shares(&mesh, ["slow", "fast"], 10, within(json!(0.3))).await, [0, 10]);
+    assert_eq!(shares(&mesh, ["slow", "fast"], 10, within(json!({ "p50": 30, "p99": 0.3 }))).await, [0, 10]);
+    let [by_slow, _] = shares(&mesh, ["slow", "fast"], 10, within(json!({ "p50": 30, "p99": 30 }))).await;
     assert!(by_slow > 0, "all bounds hold, so the price decides");
     mesh.sim("fast").push_script("status=500".parse().expect("a script"));
-    assert_eq!(served_by(&mesh, &request()).await, "slow");
+    assert_eq!(served_by(&mesh, &within(json!(0.3))()).await, "slow");
     for provider in [json!({ "preferred_max_latency": 0.000_001 }), json!({ "preferred_min_throughput": 1e9 })] {
         served_by(&mesh, &asking(&provider)).await;
     }
@@ -810,8 +801,7 @@ async fn every_decision_can_be_made_again_from_its_record() {
         .provider("c", costs("3"))
         .start()
         .await;
-    mesh.sim("b")
-        .set_faults(vec![tidegate_provider_sim::FaultRule::always(Fault::Status { status: 500, retry_after: None }).with_ratio(0.5)]);
+    mesh.sim("b").set_faults(vec![FaultRule::always(Fault::Status { status: 500, retry_after: None }).with_ratio(0.5)]);
     for (at, provider) in
         [json!({}), json!({ "sort": "price" }), json!({ "order": ["c"] }), json!({ "order": ["b"] })].iter().cycle().take(40).enumerate()
     {

@@ -411,3 +411,15 @@ async fn one_stream_of_a_connection_ending_does_not_end_the_others() {
     }
     mesh.edge.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_stream_ends_when_the_time_granted_is_up_and_nobody_is_blamed() {
+    let mesh = Topology::new().provider("a", |_| {}).start().await;
+    mesh.sim("a").push_script(script("stall=2"));
+    let caller = mesh.caller().with_header("x-request-timeout", "0.5");
+    let events = caller.stream("/v1/chat/completions", &stream("m", "take your time")).await.collect().await;
+    let error = failed(&events);
+    assert_eq!(error["error"]["metadata"]["error_type"], "timeout", "{error}");
+    mesh.until_metric("tidegate_edge_attempts_total", &[("endpoint", "a/m"), ("outcome", "cancelled")], |count| count == 1.0).await;
+    mesh.edge.shutdown().await;
+}

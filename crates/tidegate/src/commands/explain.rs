@@ -35,6 +35,11 @@ pub(super) fn run(args: &ExplainArgs, output: &mut Output) -> anyhow::Result<Exi
     };
     output.text(summary(&explanation["generation"]));
     output.line(decision.trim_end());
+    match explanation["reproducible"].as_bool() {
+        Some(true) => output.line("decided anew from the same snapshot, health and seed: the same choices"),
+        Some(false) => output.line("decided anew from the same snapshot, health and seed: DIFFERENT choices; please report this"),
+        None => {}
+    }
     Ok(ExitCode::SUCCESS)
 }
 
