@@ -481,7 +481,7 @@ async fn endpoints_show_prices_to_everyone_and_speeds_to_those_with_a_key() {
         })
         .start()
         .await;
-    assert_eq!(mesh.stream(CHAT, &stream("house/large", "hello")).await.collect().await.is_empty(), false);
+    assert!(!mesh.stream(CHAT, &stream("house/large", "hello")).await.collect().await.is_empty());
     mesh.until_metric("tidegate_edge_requests_total", &[], |count| count >= 1.0).await;
     let path = "/v1/models/house/large/endpoints";
     let seen = mesh.get(path).await.json();
