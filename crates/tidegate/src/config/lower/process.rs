@@ -170,8 +170,8 @@ impl<'a> Lowering<'a> {
     }
 }
 
-/// Readers of JSON recurse: deeper nesting would need a larger stack.
-const DEEPEST_JSON: usize = 128;
+/// What the request reader can take: it keeps one bit per level in one word.
+const DEEPEST_JSON: usize = 64;
 
 fn log(file: &File) -> LogConfig {
     let format = match file.log.format {
