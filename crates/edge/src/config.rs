@@ -2,7 +2,7 @@
 //!
 //! Files, environment and defaults are the binary's business; nothing here reads them. [`EdgeConfig`] is fixed for the life of the
 //! process, [`MeshConfig`] is what a reload replaces: providers, models, endpoints, keys, presets and defaults. A `MeshConfig` is
-//! proven good only by [`crate::state::RoutingState::build`], which is also what `tidegate check` runs.
+//! proven good only by compiling it ([`crate::check`]), which is also what `tidegate check` runs.
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -2,7 +2,7 @@
 //!
 //! It is the only place where what a provider said ([`tidegate_wire`]) becomes what routing learns ([`tidegate_routing`]). It does not
 //! parse files (the binary does), it does not decide where a request goes (`routing` does) and it does not know any dialect by name
-//! (`wire` does). [`pipeline`] is the place to start reading.
+//! (`wire` does). `pipeline.rs` is the place to start reading.
 //!
 //! ```text
 //! listener > worker > connection > handler > pipeline > attempt > relay

@@ -135,7 +135,9 @@ impl Operation {
         let answer = json!({ "$ref": format!("#/components/schemas/{}", self.answer) });
         let mut content = json!({ "application/json": { "schema": answer } });
         if self.streams {
-            content["text/event-stream"] = json!({ "schema": { "type": "string" } });
+            // One event of the stream.
+            content["text/event-stream"] =
+                json!({ "schema": { "type": "object", "required": ["data"], "properties": { "data": { "type": "string" } } } });
         }
         let mut responses = json!({ "200": { "description": "The answer.", "headers": self.headers(), "content": content } });
         for status in self.errors {

@@ -6,7 +6,7 @@
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! use tidegate_testkit::{Topology, chat};
 //!
-//! let mesh = Topology::new().provider("a", |_| {}).provider("b", |p| p.price = "2").start().await;
+//! let mesh = Topology::new().provider("a", |_| {}).provider("b", |p| p.price = "2".into()).start().await;
 //! mesh.sim("a").push_script("status=503".parse()?);
 //! let answer = mesh.post("/v1/chat/completions", &chat("m", "hello")).await;
 //! assert_eq!(answer.status, 200);

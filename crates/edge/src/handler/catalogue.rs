@@ -29,7 +29,7 @@ pub(super) fn models(reading: &Reading<'_>) -> Result<Response<EdgeBody>, EdgeEr
         .take(if paged { limit } else { total })
         .map(|(index, model)| describe(state, *index, model))
         .collect();
-    let mut answer = json!({ "object": "list", "data": data, "total_count": total });
+    let mut answer = json!({ "object": "list", "data": data, "total_count": total, "links": { "next": null } });
     if paged && offset + limit < total {
         let others: String = query.without(&["offset", "limit"]).map(|pair| format!("&{pair}")).collect();
         answer["links"] = json!({ "next": format!("/api/v1/models?offset={}&limit={limit}{others}", offset + limit) });
@@ -66,13 +66,20 @@ pub(super) fn describe(state: &RoutingState, index: ModelIndex, model: &ModelFac
         "pricing": endpoints::cheapest(state, model),
         "top_provider": { "context_length": context, "max_completion_tokens": output, "is_moderated": false },
         "per_request_limits": null,
-        "supported_parameters": parameters.names().collect::<Vec<_>>(),
+        "supported_voices": null,
+        "supported_parameters": published(parameters),
         "default_parameters": {},
         "hugging_face_id": "",
         "expiration_date": null,
         "knowledge_cutoff": null,
         "links": { "details": format!("/api/v1/models/{}/endpoints", model.slug) },
     })
+}
+
+/// Parameter names as the published vocabulary has them: clients with a schema refuse lists that hold others. Routing knows more,
+/// because it also weighs what only some providers accept.
+pub(super) fn published(parameters: ParameterSet) -> Vec<&'static str> {
+    parameters.names().filter(|name| PUBLISHED_PARAMETERS.contains(name)).collect()
 }
 
 fn inputs_of(state: &RoutingState, model: ModelIndex) -> ModalitySet {
@@ -188,6 +195,35 @@ fn sort(models: &mut [(ModelIndex, &ModelFacts)], by: Option<&str>, state: &Rout
     }
 }
 
+/// OpenRouter's `Parameter` enumeration, November 2026.
+const PUBLISHED_PARAMETERS: [&str; 26] = [
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "top_a",
+    "frequency_penalty",
+    "presence_penalty",
+    "repetition_penalty",
+    "max_tokens",
+    "max_completion_tokens",
+    "logit_bias",
+    "logprobs",
+    "top_logprobs",
+    "prediction",
+    "seed",
+    "response_format",
+    "structured_outputs",
+    "stop",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "include_reasoning",
+    "reasoning",
+    "reasoning_effort",
+    "web_search_options",
+    "verbosity",
+];
 /// The reference's page sizes.
 const PAGE: usize = 500;
 const PAGE_MAX: usize = 1000;

@@ -3,7 +3,7 @@
 use http::Response;
 use serde_json::{Value, json};
 use tidegate_ledger::{PriceTable, Rate};
-use tidegate_routing::{BreakerState, EndpointIndex, EndpointView, Percentiles, Tier, Timestamp};
+use tidegate_routing::{BreakerState, EndpointIndex, EndpointView, ParameterSet, Percentiles, Tier, Timestamp};
 
 use super::{Reading, percent_decoded, public, value_answer};
 use crate::body::EdgeBody;
@@ -44,9 +44,12 @@ fn describe(state: &RoutingState, index: EndpointIndex, authenticated: bool, now
         "max_completion_tokens": endpoint.max_output,
         "max_prompt_tokens": null,
         "pricing": pricing(&target.prices),
-        "supported_parameters": endpoint.parameters.names().collect::<Vec<_>>(),
+        "supported_parameters": super::catalogue::published(endpoint.parameters),
         "supports_implicit_caching": target.implicit_caching,
         "supports_voice_cloning": false,
+        "supports_diarization": false,
+        "supports_tool_choice": tool_choice(endpoint.parameters),
+        "native_tools": {},
         "status": status(&view, endpoint.drained),
         "uptime_last_5m": view.uptime_5m,
         "uptime_last_30m": view.uptime_30m,
@@ -57,6 +60,12 @@ fn describe(state: &RoutingState, index: EndpointIndex, authenticated: bool, now
         "data_policy": { "training": endpoint.data.trains, "retains_prompts": endpoint.data.retains },
         "service_tier": match endpoint.tier { Tier::Default => "default", Tier::Flex => "flex", Tier::Priority => "priority" },
     })
+}
+
+/// An endpoint that takes `tool_choice` takes every form of it.
+fn tool_choice(parameters: ParameterSet) -> Value {
+    let supported = ParameterSet::from_name("tool_choice").is_some_and(|choice| parameters.contains(choice));
+    json!({ "auto": supported, "function": supported, "none": supported, "required": supported })
 }
 
 fn of_percentiles(percentiles: Percentiles, factor: f64) -> Value {

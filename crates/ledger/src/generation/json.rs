@@ -116,7 +116,7 @@ impl<'a> From<&'a Generation> for Data<'a> {
             cache_discount: generation.charge.cache_discount,
             is_byok: generation.is_byok,
             service_tier: generation.service_tier.as_deref(),
-            data_region: generation.data_region.as_deref(),
+            data_region: Some(data_region(generation.data_region.as_deref())),
             origin: generation.origin.as_deref().unwrap_or(""),
             http_referer: generation.http_referer.as_deref(),
             user_agent: generation.user_agent.as_deref(),
@@ -170,7 +170,11 @@ impl Serialize for Attempt<'_> {
         object.serialize_field("status", &attempt.status)?;
         object.serialize_field("latency", &millis(attempt.latency_us))?;
         object.serialize_field("is_byok", &attempt.is_byok)?;
-        object.serialize_field("routed_service_tier", &attempt.service_tier)?;
+        match &attempt.service_tier {
+            Some(tier) => object.serialize_field("routed_service_tier", tier)?,
+            // Readers with a schema take a tier or nothing, not `null`.
+            None => object.skip_field("routed_service_tier")?,
+        }
         object.serialize_field("attempt", &attempt.number)?;
         object.serialize_field("outcome", attempt.outcome)?;
         object.end()
@@ -180,4 +184,17 @@ impl Serialize for Attempt<'_> {
 /// Whole milliseconds, rounded to the nearest.
 fn millis(micros: u64) -> u64 {
     micros / 1_000 + u64::from(micros % 1_000 >= 500)
+}
+
+/// The published word for where a provider computes; its own name for the region is not of that vocabulary.
+fn data_region(region: Option<&str>) -> &'static str {
+    let region = region.unwrap_or_default().to_ascii_lowercase();
+    let within = |area: &str| region.strip_prefix(area).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
+    if within("eu") || within("europe") {
+        "europe"
+    } else if within("us") {
+        "us"
+    } else {
+        "global"
+    }
 }

@@ -87,8 +87,5 @@ fn has_every_field_of_the_api() {
          preset_id workspace_id response_cache_source_id provider_responses tidegate"
     );
     let attempt: Vec<&str> = value["provider_responses"][0].as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(
-        attempt.join(" "),
-        "id provider_name model_permaslug endpoint_id status latency is_byok routed_service_tier attempt outcome"
-    );
+    assert_eq!(attempt.join(" "), "id provider_name model_permaslug endpoint_id status latency is_byok attempt outcome");
 }

@@ -148,6 +148,8 @@ pub(crate) fn complete(stamp: &Stamp, mut facts: Facts, choices: &[Choice<'_>]) 
     if let Some(tier) = &facts.service_tier {
         json.string_at("service_tier", tier);
     }
+    json.key("system_fingerprint");
+    json.null();
     json.array_at("choices");
     choices.iter().enumerate().for_each(|(index, choice)| choice.write(index, &mut json));
     json.close_array();

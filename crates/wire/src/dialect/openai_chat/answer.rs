@@ -24,6 +24,8 @@ pub(super) struct Answer<'a> {
     pub(super) usage: Option<Span>,
     /// A top-level `error` that is not null, or a body that is an error as a whole.
     pub(super) error: Option<Span>,
+    /// `system_fingerprint` is there.
+    pub(super) fingerprint: bool,
     /// Members of no known name.
     pub(super) unknown: usize,
 }
@@ -31,8 +33,16 @@ pub(super) struct Answer<'a> {
 impl<'a> Answer<'a> {
     /// Reads one JSON object and keeps what it says in `facts`.
     pub(super) fn read(bytes: &'a [u8], facts: &mut Facts, reasoning: Reasoning) -> Result<Self, ScanError> {
-        let mut answer =
-            Self { bytes, kept: SmallVec::new(), created: None, choices: Choices::default(), usage: None, error: None, unknown: 0 };
+        let mut answer = Self {
+            bytes,
+            kept: SmallVec::new(),
+            created: None,
+            choices: Choices::default(),
+            usage: None,
+            error: None,
+            fingerprint: false,
+            unknown: 0,
+        };
         let mut says_error = false;
         let mut seen_choices = false;
         let mut cursor = Cursor::open(bytes)?;
@@ -81,7 +91,8 @@ impl<'a> Answer<'a> {
                     }
                 }
                 b"x_groq" if kind == Kind::Object && facts.usage.is_none() => read_groq_usage(value.of(bytes), facts)?,
-                b"system_fingerprint" | b"obfuscation" => {}
+                b"system_fingerprint" => answer.fingerprint = true,
+                b"obfuscation" => {}
                 _ => answer.unknown += 1,
             }
             answer.kept.push(Span { start, end: value.end });

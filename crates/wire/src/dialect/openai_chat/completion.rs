@@ -37,6 +37,10 @@ pub(crate) fn read_completion(body: Bytes, stamp: Stamp, reasoning: Reasoning) -
     if created.is_none() {
         json::Members::continuing(&mut head).integer("created", stamp.created);
     }
+    if !answer.fingerprint {
+        // Clients with a schema want the member; hosts other than OpenAI often leave it out.
+        json::Members::continuing(&mut head).raw("system_fingerprint", b"null");
+    }
     let mut template = Template { bytes: Vec::with_capacity(body.len() + 512), ..Template::default() };
     answer.write(&head, &mut template);
     let text = text.map(|span| span.of(&body)).unwrap_or_default();
