@@ -104,4 +104,4 @@ impl LiveLine {
 }
 
 /// Without a terminal an unchanged line is repeated after this many ticks.
-const PLAIN_EVERY: u32 = 30;
+const PLAIN_EVERY: u32 = 10;
