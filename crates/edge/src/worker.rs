@@ -2,7 +2,7 @@
 //!
 //! With [`RuntimeModel::PerCore`] each worker is a thread with its own single-threaded runtime and its own pool of upstream
 //! connections: a request wakes nobody on another core. With [`RuntimeModel::Shared`] there is one worker whose runtime steals work
-//! between threads. Which is better is a measurement, see `docs/performance.md`.
+//! between threads. The bare floors of both kinds are compared in `docs/performance.md`; the edge itself is not yet.
 
 use std::io;
 use std::net::SocketAddr;
