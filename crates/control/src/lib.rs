@@ -1,0 +1,7 @@
+//! The control plane: agrees on configuration and health, and publishes them to edges.
+//!
+//! It is never on the path of a request. What it agrees on is decided by pure functions of the state and the command; consensus brings
+//! the order, and this crate's shells bring the sockets.
+
+#![warn(missing_docs)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
