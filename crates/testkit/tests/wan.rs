@@ -1,5 +1,7 @@
 //! The long-distance network of the test kit is as long, as lossy and as cut as it was told.
 
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by panicking, and says why it was skipped")]
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
