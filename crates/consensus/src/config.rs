@@ -54,10 +54,10 @@ impl ConsensusConfig {
 }
 
 /// A snapshot of a state of 100,000 keys takes about a second; at the expected 2 to 50 entries per second this is at most one in 100 s.
-pub const SNAPSHOT_EVERY: u64 = 5_000;
+pub(crate) const SNAPSHOT_EVERY: u64 = 5_000;
 /// Covers a node that was away for 40 s at the highest expected rate.
-pub const KEEP_ENTRIES: u64 = 2_000;
+pub(crate) const KEEP_ENTRIES: u64 = 2_000;
 /// Enough for a snapshot and the two root pages of a commit.
-pub const BALLAST: u64 = 64 << 20;
+pub(crate) const BALLAST: u64 = 64 << 20;
 /// A quarter of a gigabit link.
-pub const SNAPSHOT_BYTES_PER_SECOND: u64 = 20_000_000;
+pub(crate) const SNAPSHOT_BYTES_PER_SECOND: u64 = 20_000_000;

@@ -7,9 +7,9 @@ use tokio::sync::watch;
 
 use crate::application::Application;
 use crate::config::ConsensusConfig;
-use crate::dial::Dial;
 use crate::error::{BackupError, ChangeError, InitError, ProposeError, ReadError, StartError};
 use crate::member::{Instance, Status};
+use tidegate_runtime::mesh::Dial;
 
 /// A committed and applied proposal.
 #[derive(Debug, Clone, PartialEq, Eq)]

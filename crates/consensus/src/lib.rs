@@ -8,7 +8,6 @@
 mod application;
 mod config;
 mod consensus;
-pub mod dial;
 mod error;
 mod member;
 mod timing;
