@@ -5,3 +5,11 @@
 
 #![warn(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod machine;
+mod published;
+pub mod state;
+
+pub use machine::Machine;
+pub use published::Published;
+pub use state::State;
