@@ -4,3 +4,19 @@
 
 #![warn(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod application;
+mod config;
+mod consensus;
+mod error;
+mod member;
+mod timing;
+#[expect(dead_code, reason = "used by the stores")]
+mod types;
+
+pub use application::{Application, Frozen, RestoreError};
+pub use config::ConsensusConfig;
+pub use consensus::{Committed, Consensus};
+pub use error::{BackupError, ChangeError, InitError, ProposeError, ReadError, StartError};
+pub use member::{Instance, Member, MemberStatus, Role, Status, Uuid};
+pub use timing::Timing;
