@@ -129,6 +129,9 @@ pub struct Considered {
     pub remaining: f32,
     /// Share of its weight it gets while it comes back.
     pub ramp: f32,
+    /// Whether others say it is degraded: it weighs a quarter then.
+    #[serde(default)]
+    pub degraded: bool,
     /// Attempts in half an hour, where quality is compared.
     pub requests: u32,
     /// Hash of conversation and endpoint, where conversations are spread by it.

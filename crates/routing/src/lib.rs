@@ -67,8 +67,12 @@ mod weight;
 pub use endpoint::{DataPolicy, Endpoint, EndpointSpec, Tier};
 pub use explain::Decision;
 pub use filter::{Constraint, Excluded, Exclusion, NoRoute, NoRouteCode};
-pub use health::{BlockReason, BreakerState, CredentialView, EndpointView, Health, Percentiles, RemoteEvidence, RemoteVerdict};
-pub use id::{CredentialIndex, EndpointIndex, ModelIndex, ProviderIndex, Timestamp};
+pub use health::{
+    BlockReason, BreakerState, Course, CredentialView, Elsewhere, EndpointView, FailureClass, Finding, Health, Histogram, HistogramError,
+    Increment, Log8, Percentiles, Probes, RegionEvidence, RegionSays, RegionVerdict, RemoteEvidence, RemoteVerdict, Reporter, Rule,
+    SelfTest, SelfVerdict, Sight, VerdictRules, combine, elsewhere, judge,
+};
+pub use id::{CredentialIndex, EndpointId, EndpointIndex, ModelIndex, ProviderIndex, Timestamp};
 pub use intent::{Affinity, Intent, Mode, Needs, TierChoice};
 pub use modality::ModalitySet;
 pub use model::{Credential, CredentialSpec, Model, ModelSpec, Provider, ProviderSpec};

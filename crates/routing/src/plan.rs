@@ -298,7 +298,7 @@ impl Plan {
         let mut slot = Slot::take(cell, endpoint.max_concurrency.unwrap_or(u32::MAX)).ok_or(Gate::Full)?;
         let probe = considered.gate == Gate::HalfOpen;
         if probe {
-            if !gather::begin_probe(cell, now) {
+            if !gather::begin_probe(cell, snapshot.settings(), now) {
                 return Err(Gate::Probing);
             }
             slot.mark_probe();

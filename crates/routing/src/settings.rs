@@ -35,6 +35,8 @@ pub struct Settings {
     pub remote_samples: f64,
     /// Time constant with which remote evidence fades.
     pub remote_fade: Duration,
+    /// Share of its weight that an endpoint keeps which others call degraded.
+    pub degraded_weight: f64,
     /// Share of failures in the window above which an endpoint had an outage ([`Mode::Simple`](crate::Mode::Simple)):
     /// below 95 % is the public boundary of "degraded".
     pub outage_ratio: f64,
@@ -165,6 +167,7 @@ impl Default for Settings {
             success_prior_samples: 10.0,
             remote_samples: 10.0,
             remote_fade: Duration::from_secs(5),
+            degraded_weight: 0.25,
             outage_ratio: 0.05,
 
             breaker_consecutive: 5,

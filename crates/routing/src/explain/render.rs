@@ -77,6 +77,9 @@ impl Text<'_> {
             None => write!(out, "  ? tokens/s")?,
         }
         write!(out, "  {}/{} in flight", one.in_flight, one.limit)?;
+        if one.degraded {
+            write!(out, "  degraded by others")?;
+        }
         if one.ramp < 1.0 {
             write!(out, "  ramp {:.0} %", one.ramp * 100.0)?;
         }

@@ -10,7 +10,7 @@ use crate::explain::{Considered, Gate};
 use crate::health::{BlockReason, EndpointCell, Health, Percentiles, State};
 use crate::preferences::Cutoffs;
 use crate::strategy::affinity;
-use crate::{CredentialIndex, EndpointIndex, Mode, Snapshot, Timestamp};
+use crate::{CredentialIndex, EndpointIndex, Mode, Settings, Snapshot, Timestamp};
 
 /// A candidate's account with what the endpoint lets it do.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +49,7 @@ impl Plan {
             limit: endpoint.max_concurrency.unwrap_or(u32::MAX),
             remaining: 1.0,
             ramp: 1.0,
+            degraded: false,
             requests: 0,
             affinity: 0,
             weight: 0.0,
@@ -85,6 +86,7 @@ impl Plan {
         entry.failures = counts.failed as f32;
         entry.limit = entry.limit.min(state.limiter.limit());
         entry.ramp = state.ramp(settings, now) as f32;
+        entry.degraded = !snapshot.endpoint(entry.endpoint).pinned && state.remote.is_degraded(settings, now);
         if let Some(first_token) = state.first_token(self.class, settings, now) {
             entry.first_token = Some(first_token as f32);
         }
@@ -105,7 +107,7 @@ impl Plan {
             Ok(usable) => {
                 let best = usable.iter().map(|one| state.allowance(one.id).map_or(1.0, |own| own.remaining(now)));
                 entry.remaining = best.fold(0.0, f32::max);
-                health_gate(state, snapshot, now)
+                if snapshot.endpoint(entry.endpoint).pinned { Gate::Open } else { health_gate(state, snapshot, now) }
             }
             Err(gate) => gate,
         };
@@ -205,8 +207,8 @@ struct Reading {
 }
 
 fn health_gate(state: &State, snapshot: &Snapshot, now: Timestamp) -> Gate {
-    if state.remote.is_ejected(snapshot.settings(), now) {
-        return Gate::RemoteEjected;
+    if let Some(gate) = state.remote_gate(snapshot.settings(), now) {
+        return gate;
     }
     if let Some(gate) = Gate::of_breaker(state.breaker_state(now), state.breaker.is_probing()) {
         return gate;
@@ -227,8 +229,8 @@ fn bounds(cutoffs: Option<Cutoffs>, seen: Option<Percentiles>, misses: impl Fn(f
 }
 
 /// Takes the half-open endpoint's probe token.
-pub(super) fn begin_probe(cell: &EndpointCell, now: Timestamp) -> bool {
-    cell.with(|state| state.breaker.begin_probe(now))
+pub(super) fn begin_probe(cell: &EndpointCell, settings: &Settings, now: Timestamp) -> bool {
+    cell.with(|state| state.begin_probe(settings, now))
 }
 
 /// Share of its weight that a nearly used-up account keeps.
