@@ -5,3 +5,11 @@
 
 #![warn(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod fleet;
+pub mod health_batch;
+/// The agreed state.
+pub mod state {
+    mod health;
+    pub use health::{Health, UptimeCounts, UptimeWindow};
+}
