@@ -8,8 +8,10 @@
 
 pub mod fleet;
 pub mod health_batch;
-/// The agreed state.
-pub mod state {
-    mod health;
-    pub use health::{Health, UptimeCounts, UptimeWindow};
-}
+mod machine;
+mod published;
+pub mod state;
+
+pub use machine::Machine;
+pub use published::Published;
+pub use state::State;
