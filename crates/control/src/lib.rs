@@ -7,6 +7,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod api;
+pub mod fleet;
+pub mod health_batch;
 mod machine;
 mod published;
 pub mod publisher;
