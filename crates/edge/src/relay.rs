@@ -55,8 +55,8 @@ struct Relaying {
     finished: bool,
     /// When the provider last sent anything.
     last: Timestamp,
-    /// How often this batch was held back for more that may be on its way.
-    yields: u8,
+    /// How often in a row this batch was held back in vain for more that may be on its way; nothing is held back at 0.
+    held: u8,
 }
 
 impl Relay {
@@ -206,7 +206,7 @@ impl Relaying {
             echoes if echoes.is_empty() => first,
             echoes => with_echoes(&generation, &echoes, &first),
         };
-        Self { generation, body: Some(body), reader, out, idle_timeout, rate, finished, last, yields: 0 }
+        Self { generation, body: Some(body), reader, out, idle_timeout, rate, finished, last, held: 0 }
     }
 
     fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<Step> {
@@ -214,11 +214,11 @@ impl Relaying {
             return Poll::Ready(self.finish());
         }
         // What came with the first token goes out at once, as does the first piece after a pause.
-        if !self.out.is_empty() && self.yields == 0 {
+        if !self.out.is_empty() && self.held == 0 {
             return Poll::Ready(Step::More(self.take_out()));
         }
         let mut now = None;
-        let mut burst = self.yields > 0;
+        let mut burst = self.held > 0;
         loop {
             let Some(body) = &mut self.body else { return Poll::Ready(Step::Broken(self.take_out())) };
             let data = match body.poll_data(context) {
@@ -226,8 +226,8 @@ impl Relaying {
                 Poll::Pending => {
                     // A connection hands over one chunk per turn. In a burst it is given turns for as long as it uses them, so that one
                     // write carries many events.
-                    let more = burst && now.is_some() && self.yields < MOST_YIELDS && self.out.len() < BATCH;
-                    return Poll::Ready(if more { self.hold() } else { Step::More(self.take_out()) });
+                    let waiting = burst && self.held < HELD_IN_VAIN;
+                    return Poll::Ready(if waiting { self.hold() } else { Step::More(self.take_out()) });
                 }
                 Poll::Ready(Some(Ok(data))) => data,
                 Poll::Ready(Some(Err(error))) => {
@@ -257,19 +257,19 @@ impl Relaying {
             match self.reader.push(data, &mut self.out) {
                 Ok(progress) if progress.finished => return Poll::Ready(self.finish()),
                 Ok(_) if self.out.len() >= BATCH => return Poll::Ready(Step::More(self.take_out())),
-                Ok(_) => {}
+                Ok(_) => self.held = u8::from(burst && !self.out.is_empty()),
                 Err(failure) => return Poll::Ready(Step::Broken(self.fail(failure, AttemptEnd::Cut))),
             }
         }
     }
 
     fn hold(&mut self) -> Step {
-        self.yields += 1;
+        self.held += 1;
         Step::Yield
     }
 
     fn take_out(&mut self) -> Bytes {
-        self.yields = 0;
+        self.held = 0;
         let bytes = self.out.split().freeze();
         self.generation.shared.metrics.response_bytes.inc_by(bytes.len() as u64);
         bytes
@@ -376,8 +376,9 @@ fn write_event(out: &mut BytesMut, generation: &Generation, fault: &Fault) {
 
 /// Pieces that come faster than this are a burst. Models write a token in milliseconds, so a paced stream never looks like one.
 const BURST_GAP: Duration = Duration::from_micros(250);
-/// Turns of the upstream's connection before a batch goes out: at least one more piece comes with each.
-const MOST_YIELDS: u8 = 64;
+/// How often a batch is asked for in vain before it goes out: hyper asks twice in one turn of the caller's connection, so that the
+/// third time is after a turn of the upstream's.
+const HELD_IN_VAIN: u8 = 3;
 /// Bytes that go out without looking for more: what a caller's socket takes in one write.
 const BATCH: usize = 16 * 1024;
 /// Time for the last bytes of a finished upstream to come in; after it the connection is closed instead of used again.
