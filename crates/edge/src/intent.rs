@@ -29,7 +29,8 @@ pub(crate) struct ModelName<'a> {
 
 impl<'a> ModelName<'a> {
     pub(crate) fn parse(text: &'a str) -> Self {
-        let (name, preset) = match text.find("@preset/") {
+        let mark = text.match_indices('@').map(|(at, _)| at).find(|at| text[*at..].starts_with("@preset/"));
+        let (name, preset) = match mark {
             Some(at) => (&text[..at], Some(&text[at + "@preset/".len()..])),
             None => (text, None),
         };

@@ -59,6 +59,9 @@ pub struct Choice {
     pub may_probe: bool,
     /// Whether ejections were ignored because too much was ejected.
     pub panicked: bool,
+    /// Whether the attempt before was still waited for.
+    #[serde(default)]
+    pub hedge: bool,
     /// What was chosen and how; nothing if the plan was exhausted.
     pub chosen: Option<Chosen>,
     /// How the attempt ended, once it did.

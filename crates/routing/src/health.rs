@@ -12,6 +12,7 @@ mod history;
 mod increment;
 mod limiter;
 mod log8;
+mod pace;
 mod remote;
 mod self_test;
 mod sketch;
@@ -39,6 +40,7 @@ pub use view::{CredentialView, EndpointView};
 
 use crate::budget::RetryBudget;
 use crate::outcome::{Outcome, Verdict};
+use crate::plan::hedge::HedgeBudget;
 use crate::{AttemptEnd, CredentialIndex, EndpointIndex, ModelIndex, Snapshot, Timestamp};
 
 /// What one edge knows of the endpoints of one snapshot. Use it only with the snapshot it was made for.
@@ -52,6 +54,7 @@ pub struct Health {
     /// Position of each endpoint's provider.
     provider_of: Box<[u32]>,
     names: Names,
+    hedges: Arc<HedgeBudget>,
     settings: crate::Settings,
 }
 
@@ -104,6 +107,7 @@ impl Health {
                 .collect(),
             provider_of: snapshot.endpoints().iter().map(|endpoint| endpoint.provider().0).collect(),
             names,
+            hedges: previous.map_or_else(Arc::default, |health| Arc::clone(&health.hedges)),
             settings: settings.clone(),
         }
     }
@@ -170,6 +174,10 @@ impl Health {
 
     pub(crate) fn budget(&self, model: ModelIndex) -> Option<&RetryBudget> {
         self.budgets.get(model.get()).map(Arc::as_ref)
+    }
+
+    pub(crate) fn hedges(&self) -> &HedgeBudget {
+        &self.hedges
     }
 
     /// Learns from a finished attempt.

@@ -60,6 +60,7 @@ mod quantization;
 mod settings;
 mod snapshot;
 mod strategy;
+mod thompson;
 #[cfg(test)]
 mod testing;
 mod weight;

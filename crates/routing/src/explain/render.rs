@@ -50,6 +50,9 @@ impl Text<'_> {
             None => write!(out, "nothing left")?,
             Some(chosen) => write!(out, "{} {}", self.name(chosen.endpoint), reason(chosen.pick))?,
         }
+        if choice.hedge {
+            write!(out, ", as a hedge")?;
+        }
         if choice.panicked {
             write!(out, ", ejections ignored because too much was ejected")?;
         }

@@ -319,12 +319,13 @@ impl State {
     fn learn_allowance(&mut self, outcome: &Outcome, context: &Context, settings: &Settings, now: Timestamp) {
         let refused = outcome.end == AttemptEnd::RateLimited;
         let known = self.allowances.iter().position(|one| one.credential == context.credential);
-        if known.is_none() && !refused && outcome.rate.is_none() {
+        let answered = outcome.end == AttemptEnd::Success;
+        if known.is_none() && !refused && !answered && outcome.rate.is_none() {
             return;
         }
         let at = known.unwrap_or_else(|| {
             // Credentials come and go with configuration; what is no longer true is dropped before the list grows.
-            self.allowances.retain(|one| !one.is_stale(now));
+            self.allowances.retain(|one| !one.is_stale(settings, now));
             self.allowances.push(Allowance::new(context.credential));
             self.allowances.len() - 1
         });
@@ -334,8 +335,8 @@ impl State {
         }
         if refused {
             allowance.refused(outcome.retry_after, context.jitter, settings, now);
-        } else if outcome.end == AttemptEnd::Success {
-            allowance.accepted();
+        } else if answered {
+            allowance.accepted(u64::from(outcome.prompt_tokens) + u64::from(outcome.output_tokens.unwrap_or(0)), now);
         }
     }
 

@@ -62,6 +62,7 @@ impl FailureClass {
             | AttemptEnd::RateLimited
             | AttemptEnd::CreditExhausted
             | AttemptEnd::Unauthorized
+            | AttemptEnd::Forbidden
             | AttemptEnd::ModelNotFound
             | AttemptEnd::Rejected(_)
             | AttemptEnd::Cancelled => None,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use fastrand::Rng;
 use smallvec::SmallVec;
 
 use super::Plan;
@@ -9,7 +10,9 @@ use super::candidate::Candidate;
 use crate::explain::{Considered, Gate};
 use crate::health::{BlockReason, EndpointCell, Health, Percentiles, State};
 use crate::preferences::Cutoffs;
+use crate::id::mix;
 use crate::strategy::affinity;
+use crate::thompson;
 use crate::{CredentialIndex, EndpointIndex, Mode, Settings, Snapshot, Timestamp};
 
 /// A candidate's account with what the endpoint lets it do.
@@ -81,7 +84,13 @@ impl Plan {
     fn read(&self, state: &mut State, entry: &mut Considered, snapshot: &Snapshot, health: &Health, now: Timestamp) -> Reading {
         let settings = snapshot.settings();
         let counts = state.window.counts(now);
-        entry.success = state.success(&counts, settings, now) as f32;
+        entry.success = if settings.thompson && self.strategy.explores() {
+            let endpoint = snapshot.endpoint(entry.endpoint).hash;
+            let mut rng = Rng::with_seed(mix(self.intent.seed ^ endpoint ^ THOMPSON_SALT ^ u64::from(self.attempts)));
+            thompson::success(counts.ok, counts.failed + counts.missing, &mut rng) as f32
+        } else {
+            state.success(&counts, settings, now) as f32
+        };
         entry.samples = counts.total() as f32;
         entry.failures = counts.failed as f32;
         entry.limit = entry.limit.min(state.limiter.limit());
@@ -105,7 +114,7 @@ impl Plan {
         }
         entry.gate = match self.accounts(state, entry.endpoint, snapshot, health, now) {
             Ok(usable) => {
-                let best = usable.iter().map(|one| state.allowance(one.id).map_or(1.0, |own| own.remaining(now)));
+                let best = usable.iter().map(|one| state.allowance(one.id).map_or(1.0, |own| own.remaining(settings, now)));
                 entry.remaining = best.fold(0.0, f32::max);
                 if snapshot.endpoint(entry.endpoint).pinned { Gate::Open } else { health_gate(state, snapshot, now) }
             }
@@ -166,7 +175,7 @@ impl Plan {
                     }
                 }
                 None => {
-                    let share = allowance.map_or(1.0, |own| f64::from(own.remaining(now)));
+                    let share = allowance.map_or(1.0, |own| f64::from(own.remaining(snapshot.settings(), now)));
                     let share = (share / snapshot.settings().headroom_rate_share).clamp(LEAST_SHARE, 1.0);
                     usable.push(Usable { credential, id: account.id(), weight: f64::from(account.weight()) * share });
                 }
@@ -233,6 +242,8 @@ pub(super) fn begin_probe(cell: &EndpointCell, settings: &Settings, now: Timesta
     cell.with(|state| state.begin_probe(settings, now))
 }
 
+/// Separates the draws of success probabilities from those of choices.
+const THOMPSON_SALT: u64 = 0x7468_6f6d_7073_6f6e;
 /// Share of its weight that a nearly used-up account keeps.
 const LEAST_SHARE: f64 = 0.01;
 /// Tokens per second; keeps a wait finite.
