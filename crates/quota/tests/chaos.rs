@@ -1,6 +1,6 @@
 //! A real Redis that is slow, gone or lying: what callers get, and what the counters say afterwards.
 //!
-//! `TIDEGATE_QUOTA_CHAOS=200 cargo nextest run -p tidegate-quota --test chaos rounds` repeats the rounds of kills and pauses.
+//! `TIDEGATE_QUOTA_CHAOS=200 cargo test -p tidegate-quota --test chaos rounds` repeats the rounds of kills and pauses.
 
 mod servers;
 

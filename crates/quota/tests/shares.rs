@@ -1,7 +1,7 @@
 //! Regional shares under partition, delay, loss, restarts and fail-over of the home region: at every virtual millisecond the shares in use
 //! must not exceed the limit.
 //!
-//! 100 simulations by default; `TIDEGATE_QUOTA_SIMULATIONS=5000` for more, `TIDEGATE_QUOTA_SEED=…` for one.
+//! 100 simulations by default; `TIDEGATE_QUOTA_SIMULATIONS=5000 cargo test -p tidegate-quota --test shares` for more, `TIDEGATE_QUOTA_SEED=…` for one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
