@@ -207,7 +207,7 @@ pub(crate) fn remaining(bucket: &Arc<Bucket>, rule: &Rule, left: i64, full_in: M
 }
 
 pub(crate) fn rule(bucket: &Bucket, now: Micros, parts: u32) -> (u64, Rule) {
-    let amount = bucket.amount(now);
+    let amount = bucket.amount();
     (amount, bucket.rule(amount, now, u64::from(parts)))
 }
 

@@ -7,7 +7,7 @@ mod leases;
 mod worker;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use prometheus::Registry;
@@ -42,8 +42,8 @@ pub struct Gate {
     edges: AtomicU32,
     slices: bool,
     work: mpsc::Sender<Work>,
-    /// The last failure of the store, for one log line per outage.
-    failed_at: AtomicU64,
+    /// The last call to the store failed.
+    down: AtomicBool,
     /// The store is being looked after.
     tending: AtomicBool,
 }
@@ -97,7 +97,7 @@ impl Gate {
             edges: AtomicU32::new(1),
             slices: options.slices,
             work,
-            failed_at: AtomicU64::new(0),
+            down: AtomicBool::new(false),
             tending: AtomicBool::new(false),
         });
         Ok((gate.clone(), GateWorker::new(gate, queue)))
@@ -111,8 +111,15 @@ impl Gate {
 
     /// The decision, if it can be made without waiting.
     pub fn reserve_now(&self, request: &ReserveRequest<'_>) -> Option<Decision> {
-        let now = self.clock.now();
+        let now = self.now();
+        if request.selection.is_empty() {
+            // Nothing is limited: nothing is counted.
+            return Some(Decision::Allowed(Ask::reserve(request, now, 1).blank(now)));
+        }
         if let Some(decision) = self.store.reserve_now(request) {
+            if let Decision::Allowed(reservation) = &decision {
+                self.wallets.observe_if_tight(&Owner::of(request), reservation, now);
+            }
             return Some(self.decided(decision, now));
         }
         let ask = Ask::reserve(request, now, 1);
@@ -136,7 +143,7 @@ impl Gate {
         if let Some(decision) = self.reserve_now(request) {
             return decision;
         }
-        let now = self.clock.now();
+        let now = self.now();
         let owner = Owner::of(request);
         self.wallets.note(&owner, &request.estimate, now);
         let decision = if self.slices && self.wallets.may_buy(&owner, now) {
@@ -147,9 +154,18 @@ impl Gate {
         self.decided(decision, now)
     }
 
+    /// Whether less than a tenth of a budget of this key was left when it was last seen: then a request should be estimated with all that
+    /// it allows ([`crate::output_tokens`]).
+    pub fn is_tight(&self, limits: &LimitSet, selection: Selection) -> bool {
+        self.wallets.is_tight(&Owner::new(limits, selection), self.now())
+    }
+
     /// Tells what a reservation was really used for. Never waits.
     pub fn settle(&self, reservation: Reservation, actual: &Usage) {
-        let now = self.clock.now();
+        if reservation.entries.is_empty() {
+            return;
+        }
+        let now = self.now();
         let settlement = Settlement::new(reservation, actual);
         if settlement.reservation.mode != Mode::Slice {
             self.leases.forget(&settlement.reservation);
@@ -164,7 +180,10 @@ impl Gate {
                 self.local.settle(&settlement, now);
                 Work::Settle(settlement.whole(actual))
             }
-            Mode::Exact => Work::Settle(settlement),
+            Mode::Exact => match self.store.settle_now(&settlement) {
+                Some(settled) => return self.metrics.settled(settled),
+                None => Work::Settle(settlement),
+            },
         };
         self.send(work);
     }
@@ -188,6 +207,16 @@ impl Gate {
     /// When the store does not answer.
     pub async fn snapshot(&self, limits: &LimitSet, selection: Selection) -> Result<Snapshot, StoreError> {
         self.timed("snapshot", self.store.snapshot(limits, selection)).await
+    }
+
+    /// Whether the last call to the store was answered.
+    pub fn is_store_up(&self) -> bool {
+        !self.down.load(Ordering::Relaxed)
+    }
+
+    /// The store's time: periods, leases and slices are counted by it.
+    fn now(&self) -> Micros {
+        self.clock.now().saturating_add_signed(self.store.ahead())
     }
 
     /// The store, for restoring what a ledger knows.
@@ -227,7 +256,7 @@ impl Gate {
         match answer {
             Ok(Decision::Allowed(slice)) => {
                 buying.finish(Some(slice), request.lifetime);
-                let now = self.clock.now();
+                let now = self.now();
                 match self.wallets.take(owner, &Ask::reserve(request, now, 1), now) {
                     Some(reservation) => Decision::Allowed(reservation),
                     // Others were faster, or midnight came in between.
@@ -255,7 +284,7 @@ impl Gate {
         lifetime: Duration,
     ) -> Result<Decision, StoreError> {
         let demand = self.wallets.demand(owner);
-        let now = self.clock.now();
+        let now = self.now();
         let request = SliceRequest {
             id: slice_id(now),
             limits,
@@ -277,12 +306,9 @@ impl Gate {
 
     /// The store gave no answer: this edge decides, and does not ask for this key again for a second.
     fn decide_alone(&self, owner: &Owner, request: &ReserveRequest<'_>, error: &StoreError) -> Decision {
-        let now = self.clock.now();
+        let now = self.now();
         self.wallets.failed(owner, now + LOCAL_FOR);
-        let last = self.failed_at.swap(now, Ordering::Relaxed);
-        if now.saturating_sub(last) > 5 * LOCAL_FOR {
-            tracing::warn!(%error, "the quota store gives no answer: limits are kept by each edge alone");
-        }
+        tracing::debug!(%error, "decided by this edge alone");
         let decision = self.local.reserve(request, now, self.edges.load(Ordering::Relaxed));
         if matches!(decision, Decision::Refused(_)) {
             // The store may have done what it did not answer.
@@ -302,10 +328,22 @@ impl Gate {
         let answer = call.await;
         self.metrics.called(operation, began.elapsed());
         match &answer {
-            Ok(_) => self.metrics.up.set(1),
+            Ok(_) => {
+                if self.down.swap(false, Ordering::Relaxed) {
+                    self.metrics.up.set(1);
+                    tracing::info!("the quota store answers again");
+                }
+            }
             // It answered; only this organisation's spend is unknown.
-            Err(StoreError::SpendUnknown { .. }) => {}
-            Err(_) => self.metrics.up.set(0),
+            Err(StoreError::SpendUnknown { organisation }) => {
+                tracing::debug!(%organisation, "credits stay shut until the spend is restored from the ledger");
+            }
+            Err(error) => {
+                if !self.down.swap(true, Ordering::Relaxed) {
+                    self.metrics.up.set(0);
+                    tracing::warn!(%error, "the quota store gives no answer: limits are kept by each edge alone");
+                }
+            }
         }
         answer
     }
@@ -343,14 +381,14 @@ struct Buying<'a> {
 impl Buying<'_> {
     fn finish(mut self, slice: Option<Reservation>, lifetime: Duration) {
         self.done = true;
-        self.gate.wallets.bought(self.owner, slice, micros(lifetime), self.gate.clock.now());
+        self.gate.wallets.bought(self.owner, slice, micros(lifetime), self.gate.now());
     }
 }
 
 impl Drop for Buying<'_> {
     fn drop(&mut self) {
         if !self.done {
-            self.gate.wallets.bought(self.owner, None, 0, self.gate.clock.now());
+            self.gate.wallets.bought(self.owner, None, 0, self.gate.now());
         }
     }
 }

@@ -120,6 +120,10 @@ impl RedisStore {
 }
 
 impl QuotaStore for RedisStore {
+    fn ahead(&self) -> i64 {
+        self.ahead.load(Ordering::Relaxed)
+    }
+
     fn reserve<'a>(&'a self, request: &'a ReserveRequest<'a>) -> Pending<'a, Decision> {
         Box::pin(async move {
             let mut now = self.server_now();

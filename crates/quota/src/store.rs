@@ -24,6 +24,16 @@ pub trait QuotaStore: Send + Sync + 'static {
         None
     }
 
+    /// The same for a settlement.
+    fn settle_now(&self, _settlement: &Settlement) -> Option<Settled> {
+        None
+    }
+
+    /// The store's clock minus this process's, in microseconds, as far as the last answer told.
+    fn ahead(&self) -> i64 {
+        0
+    }
+
     /// Checks every limit of the request, and holds its estimate if all pass. The same id again gives the same answer.
     fn reserve<'a>(&'a self, request: &'a ReserveRequest<'a>) -> Pending<'a, Decision>;
 

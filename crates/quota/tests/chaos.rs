@@ -2,6 +2,8 @@
 //!
 //! `TIDEGATE_QUOTA_CHAOS=200 cargo test -p tidegate-quota --test chaos rounds` repeats the rounds of kills and pauses.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod servers;
 
 use std::sync::Arc;

@@ -5,6 +5,8 @@
 //!
 //! The scripts are told the time here (`RedisStore::with_given_clock`): the only difference to production is their first line.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod reference;
 mod servers;
 

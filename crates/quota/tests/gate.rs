@@ -1,5 +1,7 @@
 //! The gate over a store that is a call away: slices, remembered refusals, journals, local decisions. Virtual time throughout.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -183,6 +185,8 @@ async fn a_budget_that_runs_out_is_spent_exactly_and_not_overrun() {
         for _ in 0..1_500 {
             if let Decision::Allowed(reservation) = bench.gate.reserve(&bench.request(&limits, usage(1_000))).await {
                 admitted += 1;
+                let tight = bench.gate.is_tight(&limits, limits.select("a/b", None));
+                assert!(if admitted < 850 { !tight } else { tight || admitted < 950 }, "{admitted}: {tight}");
                 bench.gate.settle(reservation, &usage(1_000));
             }
             pause(5).await;
@@ -450,4 +454,48 @@ fn limits_that_cannot_be_counted_are_refused_with_a_reason() {
     let limits = LimitSet::compile(subject(), &[rate], StoreDown::Local).unwrap();
     let key = &limits.buckets(limits.select_all()).next().unwrap().key;
     assert_eq!(&**key, "q:{o:a%7B%7D%3Ab}:k:k:rpm", "an id cannot end the slot tag");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_without_limits_asks_nobody() {
+    bench(async |bench| {
+        let limits = set(&[]);
+        for _ in 0..100 {
+            let Some(Decision::Allowed(reservation)) = bench.gate.reserve_now(&bench.request(&limits, usage(1))) else { panic!("asked") };
+            bench.gate.settle(reservation, &usage(1));
+        }
+        pause(3_000).await;
+        assert_eq!(bench.calls(), 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_global_limit_is_counted_against_the_share_and_falls_to_the_floor() {
+    use tidegate_quota::{Shares, monotonic};
+    let shares = Shares::default();
+    let declared = Limit { global: true, ..Limit::new(Scope::Key, Dimension::Concurrent, 10) };
+    let subject = || Subject { organisation: "acme".into(), workspace: None, key: "k".into() };
+    let compile =
+        || Arc::new(LimitSet::compile(subject(), std::slice::from_ref(&declared), StoreDown::Local).unwrap().with_shares(&shares));
+    let limits = compile();
+    let store = MemoryStore::default();
+    let free = |limits: &Arc<LimitSet>| {
+        let mut futures = store.snapshot(limits, limits.select_all());
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        match futures.as_mut().poll(&mut context) {
+            std::task::Poll::Ready(Ok(snapshot)) => snapshot.limits[0].remaining,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(free(&limits), 0, "nothing before it is assigned");
+    let bucket = limits.buckets(limits.select_all()).next().unwrap();
+    let share = shares.get(&bucket.key).unwrap();
+    share.set(6, monotonic() + 3_600_000_000, 1);
+    assert_eq!(free(&limits), 6);
+    assert_eq!(free(&compile()), 6, "a new configuration counts against the same share");
+    share.set(6, monotonic(), 1);
+    assert_eq!(free(&limits), 1, "the lease is over");
+    share.set(50, monotonic() + 3_600_000_000, 1);
+    assert_eq!(free(&limits), 10, "never more than declared");
 }

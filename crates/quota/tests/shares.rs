@@ -3,6 +3,8 @@
 //!
 //! 100 simulations by default; `TIDEGATE_QUOTA_SIMULATIONS=5000 cargo test -p tidegate-quota --test shares` for more, `TIDEGATE_QUOTA_SEED=…` for one.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -91,7 +93,7 @@ impl World {
     }
 
     fn step(&mut self, at: u64) {
-        if at % (10_000 * MS) == 0 || (self.kind == Shared::Spend && at % (1_000 * MS) == 0) {
+        if at.is_multiple_of(10_000 * MS) || (self.kind == Shared::Spend && at.is_multiple_of(1_000 * MS)) {
             self.home.allot(at);
         }
         if self.faults {
@@ -209,7 +211,7 @@ fn shares_never_exceed_the_limit_and_follow_demand_when_the_faults_end() {
         let at = (end + 60_000) * MS;
         for region in 0..world.regions.len() {
             let own: u64 = world.edges.iter().filter(|edge| edge.region == region).map(|edge| edge.demand).sum();
-            let due = if demand == 0 { 0 } else { world.limit * 9 / 10 * own / demand };
+            let due = (world.limit * 9 / 10 * own).checked_div(demand).unwrap_or(0);
             let value = world.value(region, at);
             assert!(value + 10 >= due * 9 / 10, "seed {seed}: region {region} has {value}, its demand is worth {due}");
         }

@@ -123,7 +123,7 @@ impl GateWorker {
 
 impl Gate {
     fn tend(&self, duties: &mut Vec<Duty>) {
-        let now = self.clock.now();
+        let now = self.now();
         self.wallets.tend(now, duties);
         self.leases.due(now, |reservation| match reservation.mode {
             crate::Mode::Local | crate::Mode::Open => self.local.renew(reservation, now),
@@ -161,7 +161,7 @@ impl Gate {
                         None
                     }
                 };
-                self.wallets.bought(&owner, slice, micros(lifetime), self.clock.now());
+                self.wallets.bought(&owner, slice, micros(lifetime), self.now());
             }
         }
     }

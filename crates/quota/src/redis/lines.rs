@@ -37,6 +37,7 @@ pub(super) struct Lines {
     changed: AtomicBool,
 }
 
+#[expect(clippy::large_enum_variant, reason = "one per process")]
 enum Source {
     Single(Client),
     // Boxed: several times larger than the others.

@@ -207,7 +207,7 @@ impl Allocator {
         let count = (self.regions.len() as u128).max(1);
         let floor = self.floor();
         let rest = u128::from(self.amount) - u128::from(floor) * count;
-        let shares = demands.iter().map(|demand| if sum == 0 { rest / count } else { rest * demand / sum });
+        let shares = demands.iter().map(|demand| (rest * demand).checked_div(sum).unwrap_or(rest / count));
         let shares = shares.map(|share| floor + u64::try_from(share).unwrap_or(0));
         self.regions.keys().cloned().zip(shares).collect()
     }

@@ -61,8 +61,10 @@ impl Holder {
         if now < self.until { self.amount } else { self.floor }
     }
 
-    /// Shows it to the decisions, as of `now` on the decisions' clock; for a budget at most until its period ends.
-    pub fn publish(&self, share: &Share, period_end: Option<Micros>) {
-        share.set(self.amount, self.until.min(period_end.unwrap_or(Micros::MAX)), self.floor);
+    /// Shows it to the decisions; a grant only for what is left of the budget's period, because its amount is counted from the period's
+    /// start. All times given to this holder must be those of [`crate::monotonic`].
+    pub fn publish(&self, share: &Share, now: Micros, period_left: Option<Micros>) {
+        let period_end = period_left.map_or(Micros::MAX, |left| now.saturating_add(left));
+        share.set(self.amount, self.until.min(period_end), self.floor);
     }
 }
