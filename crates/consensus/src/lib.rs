@@ -4,3 +4,25 @@
 
 #![warn(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod application;
+mod config;
+mod consensus;
+mod error;
+mod known_bugs;
+mod log_store;
+mod member;
+mod message;
+#[cfg(test)]
+mod seeds;
+mod snapshot;
+mod state_store;
+mod timing;
+mod types;
+
+pub use application::{Application, Frozen, RestoreError};
+pub use config::ConsensusConfig;
+pub use consensus::{Committed, Consensus};
+pub use error::{BackupError, ChangeError, InitError, ProposeError, ReadError, StartError};
+pub use member::{Instance, Member, MemberStatus, Role, Status, Uuid};
+pub use timing::Timing;

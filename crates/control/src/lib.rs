@@ -5,3 +5,15 @@
 
 #![warn(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod api;
+pub mod fleet;
+pub mod health_batch;
+mod machine;
+mod published;
+pub mod publisher;
+pub mod state;
+
+pub use machine::Machine;
+pub use published::Published;
+pub use state::State;

@@ -13,7 +13,7 @@ pub(crate) fn generation(line: &mut Vec<u8>, generation: &Generation, end: End, 
     let mut fields = Fields::begin(line);
     fields.number("ts_ms", context.created_ms);
     fields.text("id", &context.id);
-    fields.text("trace_id", &generation.trace.context.trace_id_hex());
+    fields.plain("trace_id", &generation.trace.context.trace_id_hex());
     fields.text("key", &generation.caller.name);
     fields.text("model", &generation.state.model(context.model).slug);
     fields.number("status", u64::from(end.status));
@@ -42,7 +42,7 @@ pub(crate) fn generation(line: &mut Vec<u8>, generation: &Generation, end: End, 
     if bill.usage.cached_tokens > 0 {
         fields.number("cached_tokens", bill.usage.cached_tokens);
     }
-    fields.display("cost_usd", &bill.charge.total);
+    fields.raw("cost_usd", bill.charge.total.text().as_str().as_bytes());
     if let Some(reason) = facts.finish_reason {
         fields.text("finish_reason", reason.as_str());
     }
@@ -102,13 +102,26 @@ impl<'a> Fields<'a> {
         self.line.extend_from_slice(if value { b"true" } else { b"false" });
     }
 
-    fn display(&mut self, name: &str, value: &dyn std::fmt::Display) {
+    /// A value that is JSON already.
+    fn raw(&mut self, name: &str, value: &[u8]) {
         self.name(name);
-        // Writing to a Vec cannot fail.
-        let _ = write!(self.line, "{value}");
+        self.line.extend_from_slice(value);
+    }
+
+    /// A string without anything to escape.
+    fn plain(&mut self, name: &str, value: &[u8]) {
+        self.name(name);
+        self.line.push(b'"');
+        self.line.extend_from_slice(value);
+        self.line.push(b'"');
     }
 
     fn text(&mut self, name: &str, value: &str) {
+        // Nearly every value is clean; asking first, all bytes at once, is cheaper than looking at each on its way.
+        let dirty = |byte: u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
+        if !value.bytes().fold(false, |found, byte| found | dirty(byte)) {
+            return self.plain(name, value.as_bytes());
+        }
         self.name(name);
         self.line.push(b'"');
         for byte in value.bytes() {

@@ -224,7 +224,8 @@ pub(crate) fn end_of(failure: &Failure) -> AttemptEnd {
     match failure.kind {
         FailureKind::RateLimited => AttemptEnd::RateLimited,
         FailureKind::CreditExhausted => AttemptEnd::CreditExhausted,
-        FailureKind::Unauthorized | FailureKind::Forbidden => AttemptEnd::Unauthorized,
+        FailureKind::Unauthorized => AttemptEnd::Unauthorized,
+        FailureKind::Forbidden => AttemptEnd::Forbidden,
         FailureKind::ModelNotFound => AttemptEnd::ModelNotFound,
         FailureKind::ContextLength
         | FailureKind::ContentPolicy

@@ -4,19 +4,28 @@
 //! or steered, so looking it up in a hash map leaks nothing; a slow password hash would only be a self-made denial of service. An
 //! unknown key costs the same work as a known one. Failed checks are counted per address, and a guesser is told to wait.
 
-use std::collections::HashMap;
-use std::net::IpAddr;
+mod contact;
+mod keys;
+mod limiter;
+mod policy;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderMap, header};
-use moka::sync::Cache;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use subtle::ConstantTimeEq;
-use tidegate_routing::Preferences;
+use tidegate_routing::{Mode, Preferences};
+use tidegate_runtime::api_key::Digester;
 
-use crate::config::{Defaults, KeyConfig};
+use crate::config::{Defaults, KeyConfig, KeyPolicy};
+use crate::hash;
+pub(crate) use contact::{Contact, DECIDABLE};
+pub(crate) use keys::{KeyChange, Keys};
+pub(crate) use limiter::{FailureLimiter, WINDOW};
+pub use policy::ReadPolicy;
+pub(crate) use policy::{Policies, Policy};
 
 /// The digest by which a key is known: BLAKE3 in keyed mode when a pepper is given (its own BLAKE3 hash is the key), plain otherwise.
 #[must_use]
@@ -24,36 +33,40 @@ pub fn digest(key: &str, pepper: Option<&SecretString>) -> [u8; 32] {
     Digester::new(pepper).digest(key)
 }
 
-/// [`digest`] with the pepper prepared once.
-#[derive(Clone)]
-struct Digester(Option<[u8; 32]>);
-
-impl Digester {
-    fn new(pepper: Option<&SecretString>) -> Self {
-        Self(pepper.map(|pepper| *blake3::hash(pepper.expose_secret().as_bytes()).as_bytes()))
-    }
-
-    fn digest(&self, key: &str) -> [u8; 32] {
-        match &self.0 {
-            Some(pepper) => *blake3::keyed_hash(pepper, key.as_bytes()).as_bytes(),
-            None => *blake3::hash(key.as_bytes()).as_bytes(),
-        }
-    }
-}
-
-/// A caller that may be served.
+/// A caller that may be served. One per key, and there may be a million keys: what many keys share stands in [`Policy`].
 #[derive(Debug)]
 pub(crate) struct Caller {
     /// Name in logs and records.
     pub(crate) name: Arc<str>,
+    /// What the key is known by to those who manage it; the name for a key of a file, empty for anonymous callers.
+    pub(crate) public_id: Arc<str>,
     /// Mixes into affinity keys and hashed user ids, so that two keys never share either.
     pub(crate) salt: u64,
-    /// Hex digest, shown by `GET /key`; empty for anonymous callers.
-    pub(crate) hash: String,
-    /// Holds for every request; requests can only tighten it.
-    pub(crate) preferences: Arc<Preferences>,
-    /// The key's configuration; `None` for anonymous callers.
-    pub(crate) config: Option<KeyConfig>,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) first: Secret,
+    /// While a key is rotated, both of its secrets hold.
+    pub(crate) second: Option<Box<Secret>>,
+    /// Unix seconds after which the key is refused; 0 means never.
+    pub(crate) expires_at: u64,
+    /// Log index of the key's last change; 0 for a key of a file.
+    pub(crate) revision: u64,
+    pub(crate) disabled: bool,
+    /// Manages other keys; cannot call models.
+    pub(crate) management: bool,
+}
+
+/// A secret, known by its digest.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Secret {
+    pub(crate) digest: [u8; 32],
+    /// Unix seconds after which the secret is refused; 0 means never.
+    pub(crate) expires_at: u64,
+}
+
+impl Secret {
+    fn is(&self, digest: &[u8; 32]) -> bool {
+        bool::from(self.digest.ct_eq(digest))
+    }
 }
 
 /// Why a caller is not served.
@@ -63,6 +76,10 @@ pub(crate) enum AuthFailure {
     Unknown,
     Disabled,
     Expired,
+    /// The edge has not heard of the control plane for so long that it cannot tell.
+    Undecided,
+    /// A management key wants to call a model.
+    Management,
 }
 
 impl AuthFailure {
@@ -72,74 +89,140 @@ impl AuthFailure {
             Self::Unknown => "The API key is not known here. Check it for typing errors, or ask for a new one.",
             Self::Disabled => "The API key is disabled. Ask whoever manages keys to enable it.",
             Self::Expired => "The API key has expired. Ask whoever manages keys for a new one.",
+            Self::Undecided => "This edge cannot tell at the moment whether the API key is valid. Try again shortly.",
+            Self::Management => "This API key manages other keys; it cannot call models.",
         }
-    }
-}
-
-/// All keys of one configuration.
-pub(crate) struct Keys {
-    digester: Digester,
-    callers: HashMap<[u8; 32], Arc<Caller>>,
-    anonymous: Option<Arc<Caller>>,
-}
-
-impl Keys {
-    pub(crate) fn new(keys: &[KeyConfig], pepper: Option<&SecretString>, defaults: &Defaults) -> Self {
-        let anonymous = defaults.anonymous.then(|| {
-            Arc::new(Caller {
-                name: "anonymous".into(),
-                salt: 0,
-                hash: String::new(),
-                preferences: Arc::new(defaults.preferences.clone()),
-                config: None,
-            })
-        });
-        let callers = keys.iter().map(|key| (key.digest, Arc::new(Caller::of(key, defaults)))).collect();
-        Self { digester: Digester::new(pepper), callers, anonymous }
-    }
-
-    /// Finds the caller of a request. The key may stand in `Authorization: Bearer` or in `x-api-key`, as SDKs differ.
-    pub(crate) fn authenticate(&self, headers: &HeaderMap, unix_now: u64) -> Result<Arc<Caller>, AuthFailure> {
-        let Some(key) = key_of(headers) else {
-            return self.anonymous.clone().ok_or(AuthFailure::Missing);
-        };
-        let digest = self.digester.digest(key);
-        let Some((known, caller)) = self.callers.get_key_value(&digest) else { return Err(AuthFailure::Unknown) };
-        if !bool::from(known.ct_eq(&digest)) {
-            return Err(AuthFailure::Unknown);
-        }
-        let Some(config) = &caller.config else { return Err(AuthFailure::Unknown) };
-        if config.disabled {
-            return Err(AuthFailure::Disabled);
-        }
-        if config.expires_at.is_some_and(|expires_at| expires_at <= unix_now) {
-            return Err(AuthFailure::Expired);
-        }
-        Ok(Arc::clone(caller))
     }
 }
 
 impl Caller {
-    fn of(key: &KeyConfig, defaults: &Defaults) -> Self {
-        let salt = u64::from_le_bytes(key.digest[..8].try_into().unwrap_or_default());
+    /// A key of a file. `previous` lends its policy when it is the same.
+    fn of_config(key: &KeyConfig, previous: Option<&Caller>, defaults: &Defaults) -> Self {
+        let own = KeyPolicy::of(key);
+        let policy = match previous {
+            Some(previous) if previous.policy.own == own => Arc::clone(&previous.policy),
+            _ => Policy::new(own, &defaults.preferences, Bytes::new()),
+        };
+        let name: Arc<str> = key.name.as_str().into();
         Self {
-            name: key.name.as_str().into(),
-            salt,
-            hash: key.digest.iter().map(|byte| format!("{byte:02x}")).collect(),
-            preferences: Arc::new(Preferences::merge(&defaults.preferences, key.preferences.clone())),
-            config: Some(key.clone()),
+            public_id: Arc::clone(&name),
+            name,
+            salt: u64::from_le_bytes(key.digest[..8].try_into().unwrap_or_default()),
+            policy,
+            first: Secret { digest: key.digest, expires_at: 0 },
+            second: None,
+            expires_at: key.expires_at.unwrap_or(0),
+            revision: 0,
+            disabled: key.disabled,
+            management: false,
         }
     }
 
-    /// The caller may use this model.
-    pub(crate) fn may_use(&self, slug: &str) -> bool {
-        let Some(config) = &self.config else { return true };
-        config.allowed_models.is_empty() || config.allowed_models.iter().any(|allowed| allowed == slug)
+    fn anonymous(defaults: &Defaults) -> Self {
+        Self {
+            name: "anonymous".into(),
+            public_id: "".into(),
+            salt: 0,
+            policy: Policy::new(KeyPolicy::default(), &defaults.preferences, Bytes::new()),
+            first: Secret::default(),
+            second: None,
+            expires_at: 0,
+            revision: 0,
+            disabled: false,
+            management: false,
+        }
+    }
+
+    /// A key of the agreed state; says what is wrong with it otherwise.
+    pub(crate) fn of_agreed(key: &tidegate_proto::v1::Key, revision: u64, policies: &mut Policies) -> Result<Self, String> {
+        let mut secrets = key.secrets.iter().map(|secret| match secret.digest.as_ref().try_into() {
+            Ok(digest) => Ok(Secret { digest, expires_at: secret.expires_at }),
+            Err(_) => Err(format!("a digest has 32 bytes, this one {}", secret.digest.len())),
+        });
+        let first = secrets.next().ok_or("a key without a secret")??;
+        let second = secrets.next().transpose()?.map(Box::new);
+        if secrets.next().is_some() {
+            return Err("a key with more than two secrets".to_owned());
+        }
+        let public_id: Arc<str> = key.public_id.as_str().into();
+        if public_id.is_empty() {
+            return Err("a key without an id".to_owned());
+        }
+        Ok(Self {
+            name: if key.name == key.public_id { Arc::clone(&public_id) } else { key.name.as_str().into() },
+            // Not of a secret: a rotation must not move conversations away from the caches that they warmed.
+            salt: hash::of(&[public_id.as_bytes()]),
+            public_id,
+            policy: policies.get(&key.policy)?,
+            first,
+            second,
+            expires_at: key.expires_at,
+            revision,
+            disabled: key.disabled,
+            management: key.role() == tidegate_proto::v1::KeyRole::Management,
+        })
+    }
+
+    /// The message that this caller was made from, as far as an edge needs it: to be kept over a restart.
+    pub(crate) fn to_agreed(&self) -> tidegate_proto::v1::Key {
+        use tidegate_proto::v1::{Key, KeyRole, KeySecret};
+        let secret = |secret: &Secret| KeySecret {
+            digest: Bytes::copy_from_slice(&secret.digest),
+            expires_at: secret.expires_at,
+            ..KeySecret::default()
+        };
+        let role = if self.management { KeyRole::Management } else { KeyRole::Inference };
+        Key {
+            public_id: self.public_id.to_string(),
+            name: self.name.to_string(),
+            secrets: self.secrets().map(secret).collect(),
+            disabled: self.disabled,
+            expires_at: self.expires_at,
+            role: role.into(),
+            policy: self.policy.source.clone(),
+            ..Key::default()
+        }
+    }
+
+    pub(crate) fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        std::iter::once(&self.first).chain(self.second.as_deref())
+    }
+
+    fn secret(&self, digest: &[u8; 32]) -> Option<&Secret> {
+        self.secrets().find(|secret| secret.is(digest))
+    }
+
+    /// Holds for every request; requests can only tighten it.
+    pub(crate) fn preferences(&self) -> Arc<Preferences> {
+        self.policy.preferences()
+    }
+
+    /// Strategy of this key's requests, unless they say otherwise.
+    pub(crate) fn mode(&self) -> Option<Mode> {
+        self.policy.own.mode
+    }
+
+    /// The models this key may name; empty means all.
+    pub(crate) fn allowed_models(&self) -> &[String] {
+        &self.policy.own.allowed_models
+    }
+
+    /// Hex digest, shown by `GET /key`; empty for anonymous callers.
+    pub(crate) fn hash(&self) -> String {
+        if self.public_id.is_empty() {
+            return String::new();
+        }
+        self.first.digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// How long this key is served without word from the control plane, unless the mesh's time holds.
+    pub(crate) fn grace(&self) -> Option<Duration> {
+        self.policy.own.grace
     }
 
     /// Show the provider's own error body.
     pub(crate) fn raw_errors(&self) -> bool {
-        self.config.as_ref().is_some_and(|config| config.raw_errors)
+        self.policy.own.raw_errors
     }
 
     /// What goes upstream instead of the caller's end-user id: stable per key and user, and meaningless elsewhere.
@@ -162,97 +245,13 @@ fn key_of(headers: &HeaderMap) -> Option<&str> {
     (!key.is_empty()).then_some(key)
 }
 
-/// Counts failed checks per address, in windows of a minute. Memory is bounded by the cache's capacity.
-pub(crate) struct FailureLimiter {
-    failures: Cache<IpAddr, Arc<AtomicU32>>,
-    most: u32,
-    /// Microseconds of the latest failure: while nobody fails, nobody pays for the look-up.
-    latest: AtomicU64,
-}
-
-impl FailureLimiter {
-    pub(crate) fn new(most: u32) -> Self {
-        let failures = Cache::builder().max_capacity(ADDRESSES).time_to_live(WINDOW).build();
-        Self { failures, most, latest: AtomicU64::new(0) }
-    }
-
-    /// True when this address has failed too often within the last minute.
-    pub(crate) fn is_blocked(&self, address: IpAddr, now_micros: u64) -> bool {
-        let latest = self.latest.load(Ordering::Relaxed);
-        if self.most == 0 || latest == 0 || now_micros.saturating_sub(latest) > WINDOW.as_micros() as u64 {
-            return false;
-        }
-        self.failures.get(&address).is_some_and(|count| count.load(Ordering::Relaxed) >= self.most)
-    }
-
-    /// Notes a failed check.
-    pub(crate) fn failed(&self, address: IpAddr, now_micros: u64) {
-        if self.most == 0 {
-            return;
-        }
-        self.latest.store(now_micros.max(1), Ordering::Relaxed);
-        self.failures.get_with(address, Arc::default).fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// Failures are counted over this, and forgotten after it.
-pub(crate) const WINDOW: Duration = Duration::from_secs(60);
-/// Addresses that are remembered at once.
-const ADDRESSES: u64 = 65_536;
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn key(secret: &str) -> KeyConfig {
-        KeyConfig {
-            name: "team".to_owned(),
-            digest: digest(secret, None),
-            disabled: false,
-            expires_at: Some(1_000),
-            allowed_models: vec!["a/b".to_owned()],
-            preferences: Preferences::default(),
-            mode: None,
-            raw_errors: false,
-        }
-    }
-
-    fn headers(name: &'static str, value: &str) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        headers.insert(name, value.parse().expect("a header value of this test"));
-        headers
-    }
-
-    #[test]
-    fn either_header_is_accepted_and_wrong_keys_are_told_apart() {
-        let disabled = KeyConfig { disabled: true, ..key("off") };
-        let keys = Keys::new(&[key("secret"), disabled], None, &Defaults::default());
-        let check = |headers: HeaderMap, now| keys.authenticate(&headers, now).map(|caller| caller.name.to_string());
-        assert_eq!(check(headers("authorization", "Bearer secret"), 999), Ok("team".to_owned()));
-        assert_eq!(check(headers("authorization", "bearer  secret "), 999), Ok("team".to_owned()));
-        assert_eq!(check(headers("x-api-key", "secret"), 999), Ok("team".to_owned()));
-        assert_eq!(check(headers("authorization", "Bearer secret"), 1_000), Err(AuthFailure::Expired));
-        assert_eq!(check(headers("authorization", "Bearer off"), 1), Err(AuthFailure::Disabled));
-        assert_eq!(check(headers("authorization", "Bearer other"), 1), Err(AuthFailure::Unknown));
-        assert_eq!(check(headers("authorization", "Basic secret"), 1), Err(AuthFailure::Missing));
-        assert_eq!(check(HeaderMap::new(), 1), Err(AuthFailure::Missing));
-    }
 
     #[test]
     fn the_pepper_changes_the_digest() {
         let pepper = SecretString::from("pepper");
         assert_ne!(digest("secret", None), digest("secret", Some(&pepper)));
-    }
-
-    #[test]
-    fn a_guesser_is_blocked_and_others_are_not() {
-        let limiter = FailureLimiter::new(2);
-        let (guesser, other) = ([127, 0, 0, 1].into(), [127, 0, 0, 2].into());
-        assert!(!limiter.is_blocked(guesser, 5));
-        limiter.failed(guesser, 5);
-        limiter.failed(guesser, 6);
-        assert!(limiter.is_blocked(guesser, 7));
-        assert!(!limiter.is_blocked(other, 7));
-        assert!(!limiter.is_blocked(guesser, 7 + 61_000_000), "nobody failed for a minute");
     }
 }

@@ -327,6 +327,35 @@ pub struct KeyConfig {
     pub raw_errors: bool,
 }
 
+/// What a key may do besides being valid: the part that many keys have in common.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct KeyPolicy {
+    /// Models this key may name; empty means all.
+    pub allowed_models: Vec<String>,
+    /// Preferences that hold for every request of this key; requests can only tighten them.
+    pub preferences: Preferences,
+    /// Strategy unless the request says otherwise.
+    pub mode: Option<Mode>,
+    /// Show the provider's own error body in `error.metadata.raw`.
+    pub raw_errors: bool,
+    /// How long the key is served without word from the control plane; `None` leaves it to [`ControlLinkConfig::key_grace`].
+    pub grace: Option<Duration>,
+}
+
+impl KeyPolicy {
+    /// The policy of a key of a file.
+    #[must_use]
+    pub fn of(key: &KeyConfig) -> Self {
+        Self {
+            allowed_models: key.allowed_models.clone(),
+            preferences: key.preferences.clone(),
+            mode: key.mode,
+            raw_errors: key.raw_errors,
+            grace: None,
+        }
+    }
+}
+
 /// A named request fragment.
 #[derive(Clone)]
 pub struct PresetConfig {

@@ -15,7 +15,7 @@ use tidegate_runtime::{Clock, Shutdown, Tasks};
 
 use crate::access_log::AccessLog;
 use crate::affinity::AffinityTable;
-use crate::auth::FailureLimiter;
+use crate::auth::{Contact, FailureLimiter, Keys};
 use crate::config::{EdgeConfig, ListenerConfig, MeshConfig};
 use crate::gauges::EndpointGauges;
 use crate::generations::Generations;
@@ -132,6 +132,8 @@ impl Edge {
             region: config.region.as_str().into(),
             nothing: "".into(),
             openapi: openapi::document().to_string().into(),
+            keys: ArcSwap::from_pointee(Keys::of_config(&state.config.keys, state.config.keys_pepper.as_ref(), &state.config.defaults)),
+            contact: Contact::own_authority(),
             state: ArcSwap::from_pointee(state),
             clock,
             metrics,
@@ -187,7 +189,9 @@ impl Edge {
         let previous = self.shared.state.load_full();
         let state = RoutingState::build(mesh, Some(&previous), &self.shared.metrics)?;
         let revision = i64::try_from(state.snapshot.revision()).unwrap_or(i64::MAX);
+        let keys = Keys::of_config(&state.config.keys, state.config.keys_pepper.as_ref(), &state.config.defaults);
         self.shared.state.store(Arc::new(state));
+        self.shared.keys.store(Arc::new(keys));
         self.shared.metrics.state_revision.with_label_values(&["snapshot"]).set(revision);
         Ok(())
     }

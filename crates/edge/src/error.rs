@@ -273,6 +273,10 @@ impl EdgeError {
     /// What a caller without a generation reads.
     pub(crate) fn plain_fault(&self, raw: bool) -> Fault {
         match self {
+            Self::Auth(failure @ AuthFailure::Undecided) => {
+                Fault { retry_after: Some(UNDECIDED_WAIT), ..Fault::of(ErrorType::ProviderOverloaded, failure.message()) }
+            }
+            Self::Auth(failure @ AuthFailure::Management) => Fault::of(ErrorType::PermissionDenied, failure.message()),
             Self::Auth(failure) => Fault::of(ErrorType::Authentication, failure.message()),
             Self::Guessing => Fault {
                 retry_after: Some(WINDOW),
@@ -476,5 +480,7 @@ fn broken_type(failure: &Failure) -> ErrorType {
 
 /// SDKs that honour `Retry-After` may block for as long as it says.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// An edge that lost the control plane tries to find it again every few seconds.
+const UNDECIDED_WAIT: Duration = Duration::from_secs(5);
 /// Where the vocabulary is explained.
 const DOCS: &str = crate::handler::ERRORS_PATH;

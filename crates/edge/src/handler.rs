@@ -205,26 +205,37 @@ fn no_route(method: &Method, path: &str) -> EdgeError {
 }
 
 /// Finds the caller, and slows guessers down.
-pub(crate) fn authenticate(
-    shared: &Shared,
-    state: &RoutingState,
-    connection: &ConnectionInfo,
-    headers: &HeaderMap,
-) -> Result<Arc<Caller>, EdgeError> {
-    let failure = match state.keys.authenticate(headers, shared.clock.unix_seconds()) {
-        Ok(caller) => return Ok(caller),
+pub(crate) fn authenticate(shared: &Shared, connection: &ConnectionInfo, headers: &HeaderMap) -> Result<Arc<Caller>, EdgeError> {
+    let found = shared.keys.load().authenticate(headers, shared.clock.unix_seconds());
+    let now = shared.clock.micros();
+    let failure = match found {
+        Ok(caller) => match shared.contact.covers(&caller, now) {
+            Ok(()) => return Ok(caller),
+            Err(failure) => failure,
+        },
+        Err(AuthFailure::Unknown) => shared.contact.unknown(now),
         Err(failure) => failure,
     };
     if failure != AuthFailure::Unknown {
         return Err(EdgeError::Auth(failure));
     }
     // Only wrong keys are slowed down: the right ones may share their address, that of a company or of a load balancer.
-    let (address, now) = (connection.peer.ip(), shared.clock.micros());
+    let address = connection.peer.ip();
     if shared.auth_failures.is_blocked(address, now) {
         return Err(EdgeError::Guessing);
     }
     shared.auth_failures.failed(address, now);
     Err(EdgeError::Auth(failure))
+}
+
+/// [`authenticate`], for requests that call models.
+pub(crate) fn authenticate_for_models(
+    shared: &Shared,
+    connection: &ConnectionInfo,
+    headers: &HeaderMap,
+) -> Result<Arc<Caller>, EdgeError> {
+    let caller = authenticate(shared, connection, headers)?;
+    if caller.management { Err(EdgeError::Auth(AuthFailure::Management)) } else { Ok(caller) }
 }
 
 /// The raw query of a URL.

@@ -29,7 +29,8 @@ pub(crate) struct ModelName<'a> {
 
 impl<'a> ModelName<'a> {
     pub(crate) fn parse(text: &'a str) -> Self {
-        let (name, preset) = match text.find("@preset/") {
+        let mark = text.match_indices('@').map(|(at, _)| at).find(|at| text[*at..].starts_with("@preset/"));
+        let (name, preset) = match mark {
             Some(at) => (&text[..at], Some(&text[at + "@preset/".len()..])),
             None => (text, None),
         };
@@ -97,7 +98,7 @@ pub(crate) fn resolve(call: &ChatCall, around: &Circumstances<'_>) -> Result<Res
         _ => (None, false),
     };
     let affinity = conversation.map(|key| Affinity { key, endpoint: around.affinity.get(key).and_then(|id| state.endpoint_by_id(id)) });
-    let mode = around.caller.config.as_ref().and_then(|config| config.mode).unwrap_or(defaults.mode);
+    let mode = around.caller.mode().unwrap_or(defaults.mode);
     let intent = Intent {
         models,
         variant_sort,
@@ -133,7 +134,7 @@ fn models_of(call: &ChatCall, around: &Circumstances<'_>) -> Result<(SmallVec<[M
             return Err(EdgeError::UnknownModel { model: name.slug.to_owned(), similar: similar(state, name.slug) });
         };
         let model = state.model(index);
-        if !around.caller.may_use(&model.slug) {
+        if !may_use(around.caller, state, index) {
             return Err(EdgeError::ModelNotAllowed { model: model.slug.to_string() });
         }
         if let Some(successor) = &model.config.successor {
@@ -147,12 +148,18 @@ fn models_of(call: &ChatCall, around: &Circumstances<'_>) -> Result<(SmallVec<[M
     Ok((found, sort))
 }
 
+/// The key may use this model. It names models by slug or alias.
+fn may_use(caller: &Caller, state: &RoutingState, model: ModelIndex) -> bool {
+    let allowed = caller.allowed_models();
+    allowed.is_empty() || allowed.iter().any(|slug| state.snapshot.model(slug) == Some(model))
+}
+
 /// The preferences of key and request together. Requests without any share the key's.
 fn preferences_of(call: &ChatCall, caller: &Caller) -> Result<Arc<Preferences>, EdgeError> {
-    let Some(raw) = call.provider() else { return Ok(Arc::clone(&caller.preferences)) };
+    let Some(raw) = call.provider() else { return Ok(caller.preferences()) };
     let requested: Preferences =
         serde_json::from_str(raw).map_err(|error| EdgeError::BadPreferences { reason: without_position(&error) })?;
-    Ok(Arc::new(Preferences::merge(&caller.preferences, requested)))
+    Ok(Arc::new(Preferences::merge(&caller.preferences(), requested)))
 }
 
 /// serde counts lines within the `provider` object alone, which would only mislead.

@@ -81,7 +81,7 @@ impl Metrics {
             inter_chunk: histogram(
                 registry,
                 "tidegate_edge_inter_chunk_seconds",
-                "Time between two pieces of a stream as they come from the provider.",
+                "Time between two pieces of a stream as they come from the provider; pieces that are read together count as one.",
                 &["provider", "model"],
                 CHUNK,
             )?,

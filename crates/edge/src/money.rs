@@ -1,34 +1,35 @@
 //! Exact money as the decimal text that goes into answers.
 
+use tidegate_ledger::DecimalText;
 use tidegate_wire::Cost;
 
 use crate::generation::Bill;
 
 /// The amounts of one answer, as JSON number texts.
 pub(crate) struct CostText {
-    total: String,
-    upstream: String,
-    prompt: String,
-    completion: String,
+    total: DecimalText,
+    upstream: DecimalText,
+    prompt: DecimalText,
+    completion: DecimalText,
 }
 
 impl CostText {
     pub(crate) fn of(bill: &Bill) -> Self {
         let charge = &bill.charge;
         Self {
-            total: charge.total.to_string(),
-            upstream: bill.upstream.to_string(),
-            prompt: charge.prompt.to_string(),
-            completion: charge.completion.to_string(),
+            total: charge.total.text(),
+            upstream: bill.upstream.text(),
+            prompt: charge.prompt.text(),
+            completion: charge.completion.text(),
         }
     }
 
     pub(crate) fn as_cost(&self) -> Cost<'_> {
         Cost {
-            total: &self.total,
-            upstream: &self.upstream,
-            upstream_prompt: &self.prompt,
-            upstream_completion: &self.completion,
+            total: self.total.as_str(),
+            upstream: self.upstream.as_str(),
+            upstream_prompt: self.prompt.as_str(),
+            upstream_completion: self.completion.as_str(),
             is_byok: false,
         }
     }

@@ -45,8 +45,8 @@ pub(crate) async fn chat(
     let shared = &worker.shared;
     let received = Timestamp(shared.clock.micros());
     let (head, body) = request.into_parts();
+    let caller = handler::authenticate_for_models(shared, connection, &head.headers)?;
     let state = shared.state.load_full();
-    let caller = handler::authenticate(shared, &state, connection, &head.headers)?;
     let admitted = Admitted::admit(&shared.in_flight, shared.config.limits.requests_in_flight)?;
     let bytes = read_body(body, &shared.config.limits).await?;
     let complete = Timestamp(shared.clock.micros());

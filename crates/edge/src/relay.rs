@@ -55,6 +55,8 @@ struct Relaying {
     finished: bool,
     /// When the provider last sent anything.
     last: Timestamp,
+    /// How often in a row this batch was held back in vain for more that may be on its way; nothing is held back at 0.
+    held: u8,
 }
 
 impl Relay {
@@ -110,6 +112,10 @@ impl Relay {
                     Poll::Ready(Step::Broken(bytes)) => {
                         self.phase = Phase::Done;
                         return Poll::Ready(Some(bytes));
+                    }
+                    Poll::Ready(Step::Yield) => {
+                        context.waker().wake_by_ref();
+                        return Poll::Pending;
                     }
                     Poll::Pending => match self.poll_silence(context) {
                         Poll::Ready(Some(bytes)) => return Poll::Ready(Some(bytes)),
@@ -182,6 +188,8 @@ impl Relay {
 
 enum Step {
     More(Bytes),
+    /// The upstream's connection gets its turn first: it may have more that can go out with what is here.
+    Yield,
     /// The last bytes; the upstream may have a few more that nobody needs.
     Last(Bytes),
     /// The last bytes, after which the upstream connection is closed.
@@ -198,20 +206,29 @@ impl Relaying {
             echoes if echoes.is_empty() => first,
             echoes => with_echoes(&generation, &echoes, &first),
         };
-        Self { generation, body: Some(body), reader, out, idle_timeout, rate, finished, last }
+        Self { generation, body: Some(body), reader, out, idle_timeout, rate, finished, last, held: 0 }
     }
 
     fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<Step> {
         if self.finished {
             return Poll::Ready(self.finish());
         }
-        if !self.out.is_empty() {
+        // What came with the first token goes out at once, as does the first piece after a pause.
+        if !self.out.is_empty() && self.held == 0 {
             return Poll::Ready(Step::More(self.take_out()));
         }
+        let mut now = None;
+        let mut burst = self.held > 0;
         loop {
             let Some(body) = &mut self.body else { return Poll::Ready(Step::Broken(self.take_out())) };
             let data = match body.poll_data(context) {
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending if self.out.is_empty() => return Poll::Pending,
+                Poll::Pending => {
+                    // A connection hands over one chunk per turn. In a burst it is given turns for as long as it uses them, so that one
+                    // write carries many events.
+                    let waiting = burst && self.held < HELD_IN_VAIN;
+                    return Poll::Ready(if waiting { self.hold() } else { Step::More(self.take_out()) });
+                }
                 Poll::Ready(Some(Ok(data))) => data,
                 Poll::Ready(Some(Err(error))) => {
                     tracing::debug!(%error, generation = %self.generation.context.id, "the stream broke");
@@ -225,24 +242,34 @@ impl Relaying {
                     });
                 }
             };
-            let now = self.generation.now();
-            if let Some(target) = self.generation.target() {
-                target.metrics.inter_chunk.observe((now - self.last).as_secs_f64());
-            }
-            self.last = now;
-            if now >= self.generation.deadline {
-                return Poll::Ready(Step::Broken(self.out_of_time()));
+            if now.is_none() {
+                let at = self.generation.now();
+                now = Some(at);
+                let gap = at - std::mem::replace(&mut self.last, at);
+                burst |= gap < BURST_GAP;
+                if let Some(target) = self.generation.target() {
+                    target.metrics.inter_chunk.observe(gap.as_secs_f64());
+                }
+                if at >= self.generation.deadline {
+                    return Poll::Ready(Step::Broken(self.out_of_time()));
+                }
             }
             match self.reader.push(data, &mut self.out) {
                 Ok(progress) if progress.finished => return Poll::Ready(self.finish()),
-                Ok(_) if self.out.is_empty() => {}
-                Ok(_) => return Poll::Ready(Step::More(self.take_out())),
+                Ok(_) if self.out.len() >= BATCH => return Poll::Ready(Step::More(self.take_out())),
+                Ok(_) => self.held = u8::from(burst && !self.out.is_empty()),
                 Err(failure) => return Poll::Ready(Step::Broken(self.fail(failure, AttemptEnd::Cut))),
             }
         }
     }
 
+    fn hold(&mut self) -> Step {
+        self.held += 1;
+        Step::Yield
+    }
+
     fn take_out(&mut self) -> Bytes {
+        self.held = 0;
         let bytes = self.out.split().freeze();
         self.generation.shared.metrics.response_bytes.inc_by(bytes.len() as u64);
         bytes
@@ -347,5 +374,12 @@ fn write_event(out: &mut BytesMut, generation: &Generation, fault: &Fault) {
     fault.with_body(|body| write_stream_error(&stamp, body, out));
 }
 
+/// Pieces that come faster than this are a burst. Models write a token in milliseconds, so a paced stream never looks like one.
+const BURST_GAP: Duration = Duration::from_micros(250);
+/// How often a batch is asked for in vain before it goes out: hyper asks twice in one turn of the caller's connection, so that the
+/// third time is after a turn of the upstream's.
+const HELD_IN_VAIN: u8 = 3;
+/// Bytes that go out without looking for more: what a caller's socket takes in one write.
+const BATCH: usize = 16 * 1024;
 /// Time for the last bytes of a finished upstream to come in; after it the connection is closed instead of used again.
 const LINGER: Duration = Duration::from_millis(100);

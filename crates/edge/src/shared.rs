@@ -9,7 +9,7 @@ use tidegate_runtime::telemetry::Telemetry;
 
 use crate::access_log::AccessLog;
 use crate::affinity::AffinityTable;
-use crate::auth::FailureLimiter;
+use crate::auth::{Contact, FailureLimiter, Keys};
 use crate::config::EdgeConfig;
 use crate::generations::Generations;
 use crate::listener::Connections;
@@ -21,6 +21,10 @@ pub(crate) struct Shared {
     pub(crate) config: EdgeConfig,
     /// The configuration that new requests route by; running ones keep the one they began with.
     pub(crate) state: ArcSwap<RoutingState>,
+    /// Who may call. Apart from the configuration, so that a key that changes rebuilds nothing.
+    pub(crate) keys: ArcSwap<Keys>,
+    /// How fresh the keys are.
+    pub(crate) contact: Contact,
     pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
     pub(crate) generations: Generations,

@@ -18,7 +18,6 @@ use tidegate_routing::{
 };
 use tidegate_wire::{AuthScheme, Dialect, Failure, ProviderInfo};
 
-use crate::auth::Keys;
 use crate::config::{CredentialConfig, EndpointConfig, MeshConfig, ModelConfig, PresetConfig, ProviderConfig};
 use crate::metrics::{EndpointMetrics, Metrics, ModelMetrics};
 use crate::upstream::Origin;
@@ -28,7 +27,6 @@ pub(crate) struct RoutingState {
     pub(crate) config: MeshConfig,
     pub(crate) snapshot: Snapshot,
     pub(crate) health: Health,
-    pub(crate) keys: Keys,
     targets: Vec<Arc<Target>>,
     credentials: Vec<Credential>,
     models: Vec<ModelFacts>,
@@ -159,9 +157,8 @@ impl RoutingState {
         }
         let endpoints_by_id = (0u32..).zip(&targets).map(|(position, target)| (target.id, EndpointIndex::new(position))).collect();
         let health = Health::new(&snapshot, previous.map(|previous| &previous.health));
-        let keys = Keys::new(&config.keys, config.keys_pepper.as_ref(), &config.defaults);
         let presets = config.presets.iter().map(|preset| (preset.slug.clone(), preset.clone())).collect();
-        Ok(Self { config, snapshot, health, keys, targets, credentials, models, endpoints_by_id, origins, presets })
+        Ok(Self { config, snapshot, health, targets, credentials, models, endpoints_by_id, origins, presets })
     }
 
     pub(crate) fn target(&self, endpoint: EndpointIndex) -> &Arc<Target> {

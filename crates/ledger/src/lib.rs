@@ -27,6 +27,7 @@ mod money;
 mod price;
 
 pub use charge::{Charge, Ending, Usage, charge_for};
+pub use decimal::DecimalText;
 pub use generation::{ApiType, AttemptRecord, Generation, UnixMillis};
 pub use money::{Money, MoneyError, Rate};
 pub use price::{PriceOverride, PriceTable, UtcWindow};

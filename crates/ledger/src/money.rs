@@ -7,7 +7,7 @@ use std::ops::{Add, AddAssign, Neg, Sub, SubAssign};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use crate::decimal;
+use crate::decimal::{self, DecimalText};
 
 /// Decimal places of a pico-dollar.
 const PLACES: usize = 12;
@@ -40,6 +40,11 @@ impl Money {
         decimal::parse_scaled(text, PLACES as u32).map(Money)
     }
 
+    /// Plain decimal USD without an allocation; the same text as [`Display`](fmt::Display).
+    pub fn text(self) -> DecimalText {
+        decimal::text_of(self.0, PLACES)
+    }
+
     /// The amount in micro-dollars, rounded up, so that a budget never counts less than was spent. Clamped to the range of `i64`.
     pub fn micro_dollars_rounded_up(self) -> i64 {
         let floor = self.0.div_euclid(PICO_PER_MICRO);
@@ -51,7 +56,7 @@ impl Money {
 /// Plain decimal USD: no exponent, no trailing zeros (`0`, `0.000135`, `-2.5`).
 impl fmt::Display for Money {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        decimal::write_scaled(self.0, PLACES, f)
+        f.write_str(self.text().as_str())
     }
 }
 
@@ -156,10 +161,7 @@ impl Rate {
     }
 
     fn write(self, places: usize) -> String {
-        let mut text = String::new();
-        // Writing to a String cannot fail.
-        let _ = decimal::write_scaled(i128::from(self.0), places, &mut text);
-        text
+        decimal::text_of(i128::from(self.0), places).as_str().to_owned()
     }
 }
 

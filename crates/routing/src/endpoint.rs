@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{ModelIndex, ProviderIndex, stable_hash};
+use crate::id::{EndpointId, ModelIndex, ProviderIndex, stable_hash};
 use crate::{ModalitySet, ParameterSet, Price, Provider, Quantization};
 
 /// What configuration says about an endpoint.
@@ -38,6 +38,8 @@ pub struct EndpointSpec {
     pub tier: Tier,
     /// Taken out by an operator: gets no new request.
     pub drained: bool,
+    /// Kept in by an operator: no breaker and no verdict takes it out or makes it weigh less. Rate limits still hold.
+    pub pinned: bool,
     /// Announced to go away: used only when nothing else is left.
     pub deprecated: bool,
     /// Most requests at once; a contract with the provider, never exceeded.
@@ -69,6 +71,7 @@ impl EndpointSpec {
             inputs: ModalitySet::TEXT,
             tier: Tier::Default,
             drained: false,
+            pinned: false,
             deprecated: false,
             max_concurrency: None,
             cache_lifetime: Duration::ZERO,
@@ -114,6 +117,11 @@ impl Endpoint {
     pub(crate) fn new(spec: EndpointSpec, provider: ProviderIndex, model: ModelIndex) -> Endpoint {
         let hash = stable_hash(&[&spec.name]);
         Endpoint { spec, provider, model, hash }
+    }
+
+    /// What the mesh calls it; see [`EndpointId`].
+    pub fn id(&self) -> EndpointId {
+        EndpointId(self.hash)
     }
 
     /// Its provider.

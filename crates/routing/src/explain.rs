@@ -59,6 +59,9 @@ pub struct Choice {
     pub may_probe: bool,
     /// Whether ejections were ignored because too much was ejected.
     pub panicked: bool,
+    /// Whether the attempt before was still waited for.
+    #[serde(default)]
+    pub hedge: bool,
     /// What was chosen and how; nothing if the plan was exhausted.
     pub chosen: Option<Chosen>,
     /// How the attempt ended, once it did.
@@ -129,6 +132,9 @@ pub struct Considered {
     pub remaining: f32,
     /// Share of its weight it gets while it comes back.
     pub ramp: f32,
+    /// Whether others say it is degraded: it weighs a quarter then.
+    #[serde(default)]
+    pub degraded: bool,
     /// Attempts in half an hour, where quality is compared.
     pub requests: u32,
     /// Hash of conversation and endpoint, where conversations are spread by it.

@@ -7,11 +7,17 @@ mod account;
 mod breaker;
 mod cell;
 mod ewma;
+mod histogram;
 mod history;
+mod increment;
 mod limiter;
+mod log8;
+mod pace;
 mod remote;
+mod self_test;
 mod sketch;
 mod slot;
+mod verdict;
 mod view;
 mod window;
 
@@ -22,13 +28,19 @@ pub(crate) use account::AccountCell;
 pub use account::BlockReason;
 pub use breaker::BreakerState;
 pub(crate) use cell::{Context, EndpointCell, State, prompt_class};
-pub use remote::{RemoteEvidence, RemoteVerdict};
+pub use histogram::{Histogram, HistogramError};
+pub use increment::{FailureClass, Increment};
+pub use log8::Log8;
+pub use remote::{RegionEvidence, RemoteEvidence, RemoteVerdict, combine};
+pub use self_test::{SelfTest, SelfVerdict, Sight};
 pub use sketch::Percentiles;
 pub(crate) use slot::Slot;
+pub use verdict::{Course, Elsewhere, Finding, Probes, RegionSays, RegionVerdict, Reporter, Rule, VerdictRules, elsewhere, judge};
 pub use view::{CredentialView, EndpointView};
 
 use crate::budget::RetryBudget;
 use crate::outcome::{Outcome, Verdict};
+use crate::plan::hedge::HedgeBudget;
 use crate::{AttemptEnd, CredentialIndex, EndpointIndex, ModelIndex, Snapshot, Timestamp};
 
 /// What one edge knows of the endpoints of one snapshot. Use it only with the snapshot it was made for.
@@ -42,6 +54,7 @@ pub struct Health {
     /// Position of each endpoint's provider.
     provider_of: Box<[u32]>,
     names: Names,
+    hedges: Arc<HedgeBudget>,
     settings: crate::Settings,
 }
 
@@ -94,6 +107,7 @@ impl Health {
                 .collect(),
             provider_of: snapshot.endpoints().iter().map(|endpoint| endpoint.provider().0).collect(),
             names,
+            hedges: previous.map_or_else(Arc::default, |health| Arc::clone(&health.hedges)),
             settings: settings.clone(),
         }
     }
@@ -103,6 +117,40 @@ impl Health {
         if let Some(cell) = self.endpoints.get(endpoint.get()) {
             cell.with(|state| state.remote = evidence);
         }
+    }
+
+    /// The region gave this edge the token to try an ejected endpoint until the moment, one request at a time. A moment that is past
+    /// takes the token away.
+    pub fn grant_probe(&self, endpoint: EndpointIndex, until: Timestamp) {
+        if let Some(cell) = self.endpoints.get(endpoint.get()) {
+            cell.with(|state| state.token.granted_until = until);
+        }
+    }
+
+    /// The region took an endpoint back: this edge's breaker closes with it, and its weight ramps up from `ramp_from`, which each edge
+    /// sets off by a random time so that they do not return in step.
+    pub fn taken_back(&self, endpoint: EndpointIndex, ramp_from: Timestamp, now: Timestamp) {
+        if let Some(cell) = self.endpoints.get(endpoint.get()) {
+            cell.with(|state| state.taken_back(ramp_from, now));
+        }
+    }
+
+    /// What happened at an endpoint since this was last called; nothing if nothing did.
+    pub fn take_increment(&self, endpoint: EndpointIndex) -> Option<Increment> {
+        self.endpoints.get(endpoint.get())?.with(|state| state.measured.as_mut()?.pending.take())
+    }
+
+    /// Requests of this edge at an endpoint now.
+    pub fn in_flight(&self, endpoint: EndpointIndex) -> u32 {
+        self.endpoints.get(endpoint.get()).map_or(0, |cell| cell.in_flight())
+    }
+
+    /// Samples and failures of the last 30 seconds, the soft ones half.
+    pub fn window(&self, endpoint: EndpointIndex, now: Timestamp) -> (f64, f64) {
+        self.endpoints.get(endpoint.get()).map_or((0.0, 0.0), |cell| {
+            let counts = cell.counts(now);
+            (counts.total(), counts.failed)
+        })
     }
 
     /// Retries the model's budget would allow now.
@@ -126,6 +174,10 @@ impl Health {
 
     pub(crate) fn budget(&self, model: ModelIndex) -> Option<&RetryBudget> {
         self.budgets.get(model.get()).map(Arc::as_ref)
+    }
+
+    pub(crate) fn hedges(&self) -> &HedgeBudget {
+        &self.hedges
     }
 
     /// Learns from a finished attempt.
@@ -197,5 +249,7 @@ pub(crate) fn median(values: &mut [f64]) -> Option<f64> {
 /// Samples below which a peer's failure ratio is not compared with.
 const PEER_SAMPLES: f64 = 5.0;
 
+#[cfg(test)]
+mod shared_tests;
 #[cfg(test)]
 mod tests;

@@ -88,6 +88,20 @@ index!(
     CredentialIndex
 );
 
+/// An endpoint's name in eight bytes: what processes call it when they talk about health. Positions differ between snapshots and names are
+/// long; whoever holds the configuration can hash the names it knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct EndpointId(pub u64);
+
+impl EndpointId {
+    /// The id of a name. Stable over processes and releases.
+    #[must_use]
+    pub fn of(name: &str) -> EndpointId {
+        EndpointId(stable_hash(&[name]))
+    }
+}
+
 /// FNV-1a over the parts, with a separator that no part can imitate. Stable over processes and releases, because health
 /// carry-over and rendezvous hashing both depend on it; not meant to resist an adversary (names come from configuration).
 pub(crate) fn stable_hash(parts: &[&str]) -> u64 {

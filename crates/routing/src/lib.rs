@@ -60,6 +60,7 @@ mod quantization;
 mod settings;
 mod snapshot;
 mod strategy;
+mod thompson;
 #[cfg(test)]
 mod testing;
 mod weight;
@@ -67,8 +68,12 @@ mod weight;
 pub use endpoint::{DataPolicy, Endpoint, EndpointSpec, Tier};
 pub use explain::Decision;
 pub use filter::{Constraint, Excluded, Exclusion, NoRoute, NoRouteCode};
-pub use health::{BlockReason, BreakerState, CredentialView, EndpointView, Health, Percentiles, RemoteEvidence, RemoteVerdict};
-pub use id::{CredentialIndex, EndpointIndex, ModelIndex, ProviderIndex, Timestamp};
+pub use health::{
+    BlockReason, BreakerState, Course, CredentialView, Elsewhere, EndpointView, FailureClass, Finding, Health, Histogram, HistogramError,
+    Increment, Log8, Percentiles, Probes, RegionEvidence, RegionSays, RegionVerdict, RemoteEvidence, RemoteVerdict, Reporter, Rule,
+    SelfTest, SelfVerdict, Sight, VerdictRules, combine, elsewhere, judge,
+};
+pub use id::{CredentialIndex, EndpointId, EndpointIndex, ModelIndex, ProviderIndex, Timestamp};
 pub use intent::{Affinity, Intent, Mode, Needs, TierChoice};
 pub use modality::ModalitySet;
 pub use model::{Credential, CredentialSpec, Model, ModelSpec, Provider, ProviderSpec};

@@ -67,6 +67,9 @@ pub enum AttemptEnd {
     CreditExhausted,
     /// The credential was not accepted.
     Unauthorized,
+    /// 403 without a word about the key: a geo, legal or permission gate. It says nothing about the endpoint's health, and nothing
+    /// about the account: blocking that for every caller would make an outage of one refused request.
+    Forbidden,
     /// The provider does not know the model.
     ModelNotFound,
     /// The caller's fault, with this status.
@@ -95,6 +98,7 @@ impl AttemptEnd {
             AttemptEnd::RateLimited => "rate_limited",
             AttemptEnd::CreditExhausted => "credit_exhausted",
             AttemptEnd::Unauthorized => "unauthorized",
+            AttemptEnd::Forbidden => "forbidden",
             AttemptEnd::ModelNotFound => "model_not_found",
             AttemptEnd::Rejected(_) => "rejected",
             AttemptEnd::Cut => "cut",
@@ -117,6 +121,7 @@ impl AttemptEnd {
             | AttemptEnd::FirstTokenTimeout
             | AttemptEnd::Server(_)
             | AttemptEnd::Overloaded
+            | AttemptEnd::Forbidden
             | AttemptEnd::ModelNotFound
             | AttemptEnd::Malformed
             | AttemptEnd::Empty => NextStep::Elsewhere,
@@ -138,6 +143,7 @@ impl AttemptEnd {
             AttemptEnd::RateLimited
             | AttemptEnd::CreditExhausted
             | AttemptEnd::Unauthorized
+            | AttemptEnd::Forbidden
             | AttemptEnd::Rejected(_)
             | AttemptEnd::Cancelled => Verdict::Neutral,
         }
@@ -191,7 +197,7 @@ mod tests {
 
     #[test]
     fn account_trouble_is_not_endpoint_trouble() {
-        for end in [AttemptEnd::RateLimited, AttemptEnd::CreditExhausted, AttemptEnd::Unauthorized] {
+        for end in [AttemptEnd::RateLimited, AttemptEnd::CreditExhausted, AttemptEnd::Unauthorized, AttemptEnd::Forbidden] {
             assert_eq!(end.verdict(), Verdict::Neutral);
             assert!(end.retry_elsewhere());
         }

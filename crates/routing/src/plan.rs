@@ -7,6 +7,7 @@ mod candidate;
 pub(crate) mod decide;
 mod exhausted;
 mod gather;
+pub(crate) mod hedge;
 mod step;
 
 pub use exhausted::{Exhausted, Reason};
@@ -16,7 +17,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use smallvec::SmallVec;
 
-use self::candidate::{Candidate, sticky_endpoint, strategy_of};
+use self::candidate::{Candidate, CandidateState, sticky_endpoint, strategy_of};
 use self::decide::{Ruling, Scene, decide};
 use self::exhausted::reason_of;
 use crate::explain::{Choice, Chosen, Considered, Decision, Gate, Pick};
@@ -44,6 +45,10 @@ pub struct Plan {
     fallbacks: Fallbacks,
     over: bool,
     running: Option<Running>,
+    /// The attempt that the running one hedges.
+    waiting: Option<Running>,
+    /// The next attempt is paid for by another budget.
+    free: bool,
     decision: Decision,
 }
 
@@ -147,6 +152,8 @@ impl Plan {
             fallbacks,
             over: false,
             running: None,
+            waiting: None,
+            free: false,
             decision,
         })
     }
@@ -168,6 +175,7 @@ impl Plan {
             same_endpoint: self.same_endpoint,
             may_probe: self.may_probe(snapshot, health, now),
             panicked: false,
+            hedge: false,
             chosen: None,
             end: None,
         };
@@ -215,7 +223,8 @@ impl Plan {
 
     /// Learns the time to first token as soon as it is known, instead of when a long answer ends. Optional.
     pub fn first_token(&mut self, snapshot: &Snapshot, health: &Health, attempt: &AttemptPlan, after: Duration, now: Timestamp) {
-        let Some(running) = self.running.as_mut().filter(|running| running.number == attempt.number) else {
+        let mut under_way = [self.running.as_mut(), self.waiting.as_mut()].into_iter().flatten();
+        let Some(running) = under_way.find(|running| running.number == attempt.number) else {
             return;
         };
         if running.first_token_known {
@@ -232,7 +241,8 @@ impl Plan {
     /// Hears how an attempt ended: health learns from it, the place in flight is given back, and the plan knows what may come
     /// next. Call it exactly once per attempt; a second call for the same attempt is ignored.
     pub fn ended(&mut self, snapshot: &Snapshot, health: &Health, attempt: &AttemptPlan, outcome: &Outcome, now: Timestamp) {
-        let Some(mut running) = self.running.take_if(|running| running.number == attempt.number) else {
+        let is_it = |running: &mut Running| running.number == attempt.number;
+        let Some(mut running) = self.running.take_if(is_it).or_else(|| self.waiting.take_if(is_it)) else {
             return;
         };
         let context = Context {
@@ -245,7 +255,8 @@ impl Plan {
         };
         health.observe(snapshot, attempt.endpoint, attempt.credential, outcome, context, now);
         running.slot.probe_observed();
-        if let Some(choice) = self.decision.attempts.last_mut() {
+        let mut choices = self.decision.attempts.iter_mut().rev();
+        if let Some(choice) = choices.find(|choice| choice.number == attempt.number && choice.chosen.is_some()) {
             choice.end = Some(outcome.end);
         }
         self.step(snapshot, attempt, outcome.end);
@@ -298,7 +309,7 @@ impl Plan {
         let mut slot = Slot::take(cell, endpoint.max_concurrency.unwrap_or(u32::MAX)).ok_or(Gate::Full)?;
         let probe = considered.gate == Gate::HalfOpen;
         if probe {
-            if !gather::begin_probe(cell, now) {
+            if !gather::begin_probe(cell, snapshot.settings(), now) {
                 return Err(Gate::Probing);
             }
             slot.mark_probe();
@@ -332,7 +343,7 @@ impl Plan {
 
     /// Pays for the attempt: the first one deposits into the model's retry budget, every other one takes from it.
     fn pay(&self, snapshot: &Snapshot, health: &Health, now: Timestamp) -> bool {
-        let Some(budget) = health.budget(self.intent.models[0]) else {
+        let Some(budget) = health.budget(self.intent.models[0]).filter(|_| !self.free) else {
             return true;
         };
         if self.attempts > 0 {

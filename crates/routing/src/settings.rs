@@ -20,6 +20,9 @@ pub struct Settings {
     pub exploration_share: f64,
     /// Samples in the window below which an endpoint counts as unknown.
     pub exploration_samples: f64,
+    /// Draw success probabilities instead of taking their mean (Thompson sampling): useful with more than eight endpoints per model,
+    /// noisier otherwise.
+    pub thompson: bool,
     /// How many times the best cost a sticky endpoint may have before the conversation moves.
     pub sticky_cost_ratio: f64,
     /// Share of a model's candidates that health may eject; above it ejections are ignored.
@@ -35,6 +38,8 @@ pub struct Settings {
     pub remote_samples: f64,
     /// Time constant with which remote evidence fades.
     pub remote_fade: Duration,
+    /// Share of its weight that an endpoint keeps which others call degraded.
+    pub degraded_weight: f64,
     /// Share of failures in the window above which an endpoint had an outage ([`Mode::Simple`](crate::Mode::Simple)):
     /// below 95 % is the public boundary of "degraded".
     pub outage_ratio: f64,
@@ -123,12 +128,28 @@ pub struct Settings {
     /// Block of a credential the provider does not accept.
     pub unauthorized_block: Duration,
 
+    /// Share of 429s among five seconds' answers above which the learned tokens per minute of an account fall.
+    pub cap_burst_share: f64,
+    /// What is left of them then.
+    pub cap_backoff: f64,
+    /// How much they grow with every quiet step.
+    pub cap_growth: f64,
+    /// Length of a quiet step.
+    pub cap_step: Duration,
+
     /// Retries earned per request.
     pub retry_share: f64,
     /// Retries per second that are free.
     pub retry_reserve: f64,
     /// Attempts per request, unless the intent says otherwise.
     pub max_attempts: u8,
+
+    /// Least wait before a request is sent a second time elsewhere, for callers who opted in.
+    pub hedge_least: Duration,
+    /// Most such hedges, as a share of the requests that may have one.
+    pub hedge_share: f64,
+    /// Longest prompt that is hedged, tokens: both attempts are billed.
+    pub hedge_prompt_most: u32,
 
     /// Least wait for a first token.
     pub first_token_timeout_least: Duration,
@@ -157,6 +178,7 @@ impl Default for Settings {
             headroom_rate_share: 0.1,
             exploration_share: 0.01,
             exploration_samples: 20.0,
+            thompson: false,
             sticky_cost_ratio: 2.0,
             ejection_share: 0.5,
             throughput_output_tokens: 2_000,
@@ -165,6 +187,7 @@ impl Default for Settings {
             success_prior_samples: 10.0,
             remote_samples: 10.0,
             remote_fade: Duration::from_secs(5),
+            degraded_weight: 0.25,
             outage_ratio: 0.05,
 
             breaker_consecutive: 5,
@@ -211,9 +234,18 @@ impl Default for Settings {
             credit_block: Duration::from_secs(300),
             unauthorized_block: Duration::from_secs(600),
 
+            cap_burst_share: 0.05,
+            cap_backoff: 0.8,
+            cap_growth: 0.02,
+            cap_step: Duration::from_secs(10),
+
             retry_share: 0.2,
             retry_reserve: 3.0,
             max_attempts: 3,
+
+            hedge_least: Duration::from_millis(1_500),
+            hedge_share: 0.02,
+            hedge_prompt_most: 8_192,
 
             first_token_timeout_least: Duration::from_secs(5),
             first_token_timeout_most: Duration::from_secs(120),
@@ -263,6 +295,11 @@ impl Settings {
             ("limit_backoff", share(self.limit_backoff) && self.limit_backoff > 0.0, "must be above 0 and at most 1"),
             ("limit_long", !self.limit_long.is_zero(), "must be above 0"),
             ("limit_short", !self.limit_short.is_zero(), "must be above 0"),
+            ("cap_burst_share", share(self.cap_burst_share), "must be 0 to 1"),
+            ("cap_backoff", share(self.cap_backoff) && self.cap_backoff > 0.0, "must be above 0 and at most 1"),
+            ("cap_growth", share(self.cap_growth), "must be 0 to 1"),
+            ("cap_step", !self.cap_step.is_zero(), "must be above 0"),
+            ("hedge_share", share(self.hedge_share), "must be 0 to 1"),
             ("retry_share", share(self.retry_share), "must be 0 to 1"),
             ("retry_reserve", self.retry_reserve >= 0.0, "must not be negative"),
             ("max_attempts", self.max_attempts > 0, "must be at least 1"),

@@ -18,7 +18,8 @@ pub(crate) fn weigh(settings: &Settings, price_exponent: i32, output: u32, consi
         one.weight = scale.relative(one.price).powi(-price_exponent)
             * success.powi(settings.success_exponent)
             * headroom(settings, one)
-            * f64::from(one.ramp);
+            * f64::from(one.ramp)
+            * remote_share(settings, one);
         one.cost = cost(&speeds, output, success, one);
     }
 }
@@ -27,7 +28,7 @@ pub(crate) fn weigh(settings: &Settings, price_exponent: i32, output: u32, consi
 pub(crate) fn weigh_by_capacity(settings: &Settings, output: u32, considered: &mut [Considered]) {
     let speeds = Speeds::of(settings, considered);
     for one in considered {
-        one.weight = headroom(settings, one) * f64::from(one.ramp);
+        one.weight = headroom(settings, one) * f64::from(one.ramp) * remote_share(settings, one);
         one.cost = cost(&speeds, output, trusted_success(one), one);
     }
 }
@@ -44,6 +45,11 @@ fn headroom(settings: &Settings, one: &Considered) -> f64 {
     let concurrency = free / settings.headroom_free_share;
     let rate = f64::from(one.remaining) / settings.headroom_rate_share;
     concurrency.min(rate).clamp(LEAST_HEADROOM, 1.0)
+}
+
+/// What others' verdict leaves of a weight.
+fn remote_share(settings: &Settings, one: &Considered) -> f64 {
+    if one.degraded { settings.degraded_weight } else { 1.0 }
 }
 
 fn cost(speeds: &Speeds, output: u32, success: f64, one: &Considered) -> f64 {
@@ -133,6 +139,7 @@ pub(crate) mod tests {
             limit: 100,
             remaining: 1.0,
             ramp: 1.0,
+            degraded: false,
             requests: 0,
             affinity: 0,
             weight: 0.0,

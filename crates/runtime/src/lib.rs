@@ -7,12 +7,15 @@
 #![warn(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod api_key;
 pub mod backoff;
 pub mod clock;
 pub mod dev_ca;
 pub mod listen;
 pub mod logging;
+pub mod mesh;
 pub mod ops;
+pub mod sealing;
 pub mod signals;
 pub mod tasks;
 pub mod telemetry;

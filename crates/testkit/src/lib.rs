@@ -20,8 +20,10 @@ mod canned;
 mod certs;
 pub mod raw;
 mod topology;
+mod wan;
 
 pub use caller::{Answer, Caller, Event, Stream};
 pub use canned::Canned;
 pub use certs::{Authority, leaf};
 pub use topology::{KEY, Mesh, ProviderDraft, Topology, chat, key, stream};
+pub use wan::{Path, Unavailable, Wan};

@@ -6,7 +6,11 @@
 //!
 //! Encoding is checked once for the whole document by [`Cursor::open`], so a span that lies on token boundaries is UTF-8.
 
+mod survey;
+
 use std::borrow::Cow;
+
+use self::survey::Survey;
 
 /// Deepest nesting accepted. Sixty-four levels fit the bits of one word, and no honest request needs twenty.
 pub const MAX_DEPTH: u32 = 64;
@@ -104,18 +108,14 @@ pub struct Cursor<'a> {
     depth: u32,
     /// Deepest nesting that is accepted, at most [`MAX_DEPTH`].
     deepest: u32,
-    /// Some byte below 0x20 exists, so strings must be searched for raw control characters.
-    controls: bool,
+    /// What every byte is, where the whole document was looked at; a cursor inside an accepted document searches instead.
+    survey: Option<Survey>,
 }
 
 impl<'a> Cursor<'a> {
     /// Checks the encoding and stands before the first value.
     pub fn open(bytes: &'a [u8]) -> Result<Self, ScanError> {
-        let (ascii, controls) = survey(bytes);
-        if !ascii && let Err(error) = simdutf8::compat::from_utf8(bytes) {
-            return Err(ScanError { at: error.valid_up_to(), reason: "invalid UTF-8" });
-        }
-        Ok(Self { bytes, at: 0, depth: 0, deepest: MAX_DEPTH, controls })
+        Ok(Self { bytes, at: 0, depth: 0, deepest: MAX_DEPTH, survey: Some(Survey::of(bytes)?) })
     }
 
     /// Accepts less nesting than [`MAX_DEPTH`].
@@ -127,7 +127,7 @@ impl<'a> Cursor<'a> {
 
     /// Stands at `at` inside a document that some other cursor has accepted whole.
     pub(crate) fn resume(bytes: &'a [u8], at: usize) -> Self {
-        Self { bytes, at, depth: 0, deepest: MAX_DEPTH, controls: true }
+        Self { bytes, at, depth: 0, deepest: MAX_DEPTH, survey: None }
     }
 
     /// The document.
@@ -392,12 +392,13 @@ impl<'a> Cursor<'a> {
     }
 
     /// Position of the closing quote of a string whose content starts at `start`, and whether it holds escapes.
+    #[inline]
     fn end_of_string(&self, start: usize) -> Result<(usize, bool), ScanError> {
-        let (end, escaped) = string_end(self.bytes, start)?;
-        if self.controls && (Span { start, end }).of(self.bytes).iter().fold(false, |found, &b| found | (b < 0x20)) {
-            return Err(ScanError { at: start, reason: "raw control character in a string" });
+        match &self.survey {
+            Some(survey) => end_of_string(self.bytes, start, |at| survey.next(at)),
+            // The document was accepted before: there is no control character in its strings.
+            None => string_end(self.bytes, start),
         }
-        Ok((end, escaped))
     }
 }
 
@@ -425,27 +426,35 @@ enum Expect {
 
 /// Finds the closing quote and checks the escapes on the way.
 pub(crate) fn string_end(bytes: &[u8], start: usize) -> Result<(usize, bool), ScanError> {
+    end_of_string(bytes, start, |at| next_special(bytes, at))
+}
+
+/// The same, with a search for the next byte that is not plain text.
+#[inline]
+fn end_of_string(bytes: &[u8], start: usize, next: impl Fn(usize) -> Option<usize>) -> Result<(usize, bool), ScanError> {
     let mut at = start;
     let mut escaped = false;
     loop {
-        match next_special(bytes, at) {
-            None => return Err(ScanError { at: bytes.len(), reason: "unterminated string" }),
-            Some(index) if bytes[index] == b'"' => return Ok((index, escaped)),
-            Some(index) => {
-                escaped = true;
-                at = index + 2;
-                match bytes.get(index + 1) {
-                    Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {}
-                    Some(b'u') => {
-                        let hex = bytes.get(at..at + 4).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit));
-                        if !hex {
-                            return Err(ScanError { at: index, reason: "invalid escape" });
-                        }
-                        at += 4;
-                    }
-                    _ => return Err(ScanError { at: index, reason: "invalid escape" }),
+        let Some(index) = next(at) else {
+            return Err(ScanError { at: bytes.len(), reason: "unterminated string" });
+        };
+        match bytes[index] {
+            b'"' => return Ok((index, escaped)),
+            b'\\' => {}
+            _ => return Err(ScanError { at: index, reason: "raw control character in a string" }),
+        }
+        escaped = true;
+        at = index + 2;
+        match bytes.get(index + 1) {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {}
+            Some(b'u') => {
+                let hex = bytes.get(at..at + 4).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit));
+                if !hex {
+                    return Err(ScanError { at: index, reason: "invalid escape" });
                 }
+                at += 4;
             }
+            _ => return Err(ScanError { at: index, reason: "invalid escape" }),
         }
     }
 }
@@ -480,17 +489,6 @@ fn equal_bytes(word: [u8; 8], byte: u8) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
     let difference = u64::from_le_bytes(word) ^ (ONES * u64::from(byte));
     difference.wrapping_sub(ONES) & !difference & (ONES << 7)
-}
-
-/// Whether all bytes are ASCII, and whether any is a control character. One pass that the compiler vectorises.
-fn survey(bytes: &[u8]) -> (bool, bool) {
-    let mut union = 0_u8;
-    let mut least = u8::MAX;
-    for &byte in bytes {
-        union |= byte;
-        least = least.min(byte);
-    }
-    (union < 0x80, least < 0x20)
 }
 
 fn unescape(raw: &str) -> String {

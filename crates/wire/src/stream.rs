@@ -166,7 +166,7 @@ impl Decoder {
     }
 
     /// The upstream's own usage object, where it has the caller's shape.
-    fn raw_usage(&self) -> Option<&[u8]> {
+    fn raw_usage(&self) -> Option<&usage::RawUsage> {
         match self {
             Self::OpenaiChat(decoder) => decoder.raw_usage(),
             Self::AnthropicMessages(_) | Self::Gemini(_) => None,

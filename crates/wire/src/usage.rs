@@ -1,11 +1,12 @@
 //! Token counts: reading the many spellings of OpenAI's usage object, and writing ours.
 
+use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::{
     facts::{Closing, Cost, Facts},
     json,
-    scan::{Cursor, Kind, ScanError, Span, StringToken},
+    scan::{Cursor, Kind, ScanError, Span},
 };
 
 /// What one generation used. Counts are tokens unless named otherwise.
@@ -36,28 +37,43 @@ impl Usage {
     }
 }
 
-/// Members of an upstream usage object that are written anew and therefore not copied.
-const REWRITTEN: [&[u8]; 10] = [
-    b"prompt_tokens",
-    b"completion_tokens",
-    b"total_tokens",
-    b"prompt_tokens_details",
-    b"completion_tokens_details",
-    b"cost",
-    b"cost_details",
-    b"is_byok",
-    b"input_tokens",
-    b"output_tokens",
-];
+/// An upstream's own usage object, whose members that we do not know survive.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RawUsage {
+    /// The object's bytes.
+    bytes: Bytes,
+    theirs: Theirs,
+}
 
-/// Reads an OpenAI-like usage object into the facts. Anything that is not such an object changes nothing.
-pub(crate) fn read_openai(raw: &[u8], facts: &mut Facts) {
-    if let Ok(Some((usage, cost))) = parse(raw) {
+/// What an upstream's usage object holds that is not ours to write: key with quotes, and value. Spans count from the object's
+/// start, so that they hold in a copy of it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Theirs {
+    prompt_details: SmallVec<[(Span, Span); 2]>,
+    completion_details: SmallVec<[(Span, Span); 3]>,
+    /// A vendor's own members, such as queue times.
+    others: SmallVec<[(Span, Span); 4]>,
+}
+
+impl RawUsage {
+    /// `bytes` are those that [`read_openai`] gave `theirs` for.
+    pub(crate) fn new(bytes: Bytes, theirs: Theirs) -> Self {
+        Self { bytes, theirs }
+    }
+}
+
+/// Consumes the OpenAI-like usage object the cursor stands before, keeps its counts in the facts, and gives its span and what else
+/// is in it. An object without counts changes nothing.
+pub(crate) fn read_openai(cursor: &mut Cursor<'_>, facts: &mut Facts) -> Result<(Span, Theirs), ScanError> {
+    let (mut counts, mut theirs) = (Raw::default(), Theirs::default());
+    let span = parse(cursor, &mut counts, &mut theirs)?;
+    if let Some((usage, cost)) = counts.reconcile() {
         facts.usage = Some(usage);
         if cost.is_some() {
             facts.upstream_cost = cost;
         }
     }
+    Ok((span, theirs))
 }
 
 /// The counts as they were spelled, before they are reconciled.
@@ -99,54 +115,97 @@ impl Raw {
     }
 }
 
-type Reading = Option<(Usage, Option<String>)>;
-
-fn parse(raw: &[u8]) -> Result<Reading, ScanError> {
-    let mut counts = Raw::default();
-    members(raw, |key, kind, span| {
-        let count = || number(span.of(raw));
-        match key.inner.of(raw) {
-            b"prompt_tokens" | b"input_tokens" => counts.prompt = counts.prompt.or(count()),
-            b"completion_tokens" | b"output_tokens" => counts.completion = counts.completion.or(count()),
-            b"total_tokens" => counts.total = count(),
-            // Spellings of DeepSeek, Moonshot and Anthropic; the standard place wins, whichever comes first.
-            b"prompt_cache_hit_tokens" | b"cached_tokens" | b"cache_read_input_tokens" => {
-                counts.cached = counts.cached.or(count());
-            }
-            b"cache_creation_input_tokens" => counts.cache_write = counts.cache_write.or(count()),
-            b"reasoning_tokens" => counts.reasoning = counts.reasoning.or(count()),
-            b"cost" if kind == Kind::Number => counts.cost = Some(span.text(raw).to_owned()),
-            b"prompt_tokens_details" | b"input_tokens_details" if kind == Kind::Object => {
-                let details = span.of(raw);
-                members(details, |key, _, span| {
-                    let number = number(span.of(details));
-                    match key.inner.of(details) {
-                        b"cached_tokens" => counts.cached = number.or(counts.cached),
-                        b"cache_write_tokens" | b"cache_creation_tokens" => counts.cache_write = number.or(counts.cache_write),
-                        b"cache_write_1h_tokens" => counts.cache_write_1h = number,
-                        b"audio_tokens" => counts.audio = counts.audio.saturating_add(number.unwrap_or(0)),
-                        _ => {}
-                    }
-                    Ok(())
+fn parse(cursor: &mut Cursor<'_>, counts: &mut Raw, theirs: &mut Theirs) -> Result<Span, ScanError> {
+    let raw = cursor.bytes();
+    cursor.kind()?;
+    let start = cursor.position();
+    let moved = |span: Span| Span { start: span.start - start, end: span.end - start };
+    let mut object = cursor.enter_object()?;
+    while let Some(key) = cursor.next_key(&mut object)? {
+        let kind = cursor.kind()?;
+        let name = key.inner.of(raw);
+        match (name, kind) {
+            (b"prompt_tokens_details" | b"input_tokens_details", Kind::Object) => {
+                let kept = (name[0] == b'p').then_some(&mut theirs.prompt_details);
+                let others = details(cursor, kept, moved, |name, number| match name {
+                    b"cached_tokens" => counts.cached = number.or(counts.cached),
+                    b"cache_write_tokens" | b"cache_creation_tokens" => counts.cache_write = number.or(counts.cache_write),
+                    b"cache_write_1h_tokens" => counts.cache_write_1h = number,
+                    b"audio_tokens" => counts.audio = counts.audio.saturating_add(number.unwrap_or(0)),
+                    _ => {}
                 })?;
+                if name[0] == b'i' {
+                    theirs.others.push((moved(key.outer()), moved(others)));
+                }
             }
-            b"completion_tokens_details" | b"output_tokens_details" if kind == Kind::Object => {
-                let details = span.of(raw);
-                members(details, |key, _, span| {
-                    let number = number(span.of(details));
-                    match key.inner.of(details) {
-                        b"reasoning_tokens" => counts.reasoning = number.or(counts.reasoning),
-                        b"audio_tokens" => counts.audio = counts.audio.saturating_add(number.unwrap_or(0)),
-                        _ => {}
-                    }
-                    Ok(())
+            (b"completion_tokens_details" | b"output_tokens_details", Kind::Object) => {
+                let kept = (name[0] == b'c').then_some(&mut theirs.completion_details);
+                let others = details(cursor, kept, moved, |name, number| match name {
+                    b"reasoning_tokens" => counts.reasoning = number.or(counts.reasoning),
+                    b"audio_tokens" => counts.audio = counts.audio.saturating_add(number.unwrap_or(0)),
+                    _ => {}
                 })?;
+                if name[0] == b'o' {
+                    theirs.others.push((moved(key.outer()), moved(others)));
+                }
             }
-            _ => {}
+            _ => {
+                let span = cursor.skip()?;
+                let count = || number(span.of(raw));
+                match name {
+                    // Written anew.
+                    b"prompt_tokens" | b"input_tokens" => counts.prompt = counts.prompt.or(count()),
+                    b"completion_tokens" | b"output_tokens" => counts.completion = counts.completion.or(count()),
+                    b"total_tokens" => counts.total = count(),
+                    b"cost" => {
+                        if kind == Kind::Number {
+                            counts.cost = Some(span.text(raw).to_owned());
+                        }
+                    }
+                    b"prompt_tokens_details" | b"completion_tokens_details" | b"cost_details" | b"is_byok" => {}
+                    _ => {
+                        // Spellings of DeepSeek, Moonshot and Anthropic; the standard place wins, whichever comes first.
+                        match name {
+                            b"prompt_cache_hit_tokens" | b"cached_tokens" | b"cache_read_input_tokens" => {
+                                counts.cached = counts.cached.or(count());
+                            }
+                            b"cache_creation_input_tokens" => counts.cache_write = counts.cache_write.or(count()),
+                            b"reasoning_tokens" => counts.reasoning = counts.reasoning.or(count()),
+                            _ => {}
+                        }
+                        theirs.others.push((moved(key.outer()), moved(span)));
+                    }
+                }
+            }
         }
-        Ok(())
-    })?;
-    Ok(counts.reconcile())
+    }
+    Ok(Span { start, end: cursor.position() })
+}
+
+/// Consumes a details object: hands every member to `visit`, and keeps those that are not written anew and not null.
+fn details<const N: usize>(
+    cursor: &mut Cursor<'_>,
+    mut kept: Option<&mut SmallVec<[(Span, Span); N]>>,
+    moved: impl Fn(Span) -> Span,
+    mut visit: impl FnMut(&[u8], Option<u64>),
+) -> Result<Span, ScanError> {
+    let raw = cursor.bytes();
+    let start = cursor.position();
+    let mut object = cursor.enter_object()?;
+    while let Some(key) = cursor.next_key(&mut object)? {
+        let kind = cursor.kind()?;
+        let span = cursor.skip()?;
+        let name = key.inner.of(raw);
+        visit(name, number(span.of(raw)));
+        let ours = matches!(name, b"cached_tokens" | b"cache_write_tokens" | b"reasoning_tokens");
+        if let Some(kept) = kept.as_mut()
+            && !ours
+            && kind != Kind::Null
+        {
+            kept.push((moved(key.outer()), moved(span)));
+        }
+    }
+    Ok(Span { start, end: cursor.position() })
 }
 
 /// A count; vendors that compute in floats write `12.0`.
@@ -154,35 +213,40 @@ fn number(text: &[u8]) -> Option<u64> {
     if !text.first()?.is_ascii_digit() {
         return None;
     }
-    let text = std::str::from_utf8(text).ok()?;
-    text.parse().ok().or_else(|| text.parse::<f64>().ok().filter(|number| (0.0..1e15).contains(number)).map(|n| n as u64))
-}
-
-fn members(object: &[u8], mut visit: impl FnMut(StringToken, Kind, Span) -> Result<(), ScanError>) -> Result<(), ScanError> {
-    let mut cursor = Cursor::resume(object, 0);
-    let mut pull = cursor.enter_object()?;
-    while let Some(key) = cursor.next_key(&mut pull)? {
-        let kind = cursor.kind()?;
-        visit(key, kind, cursor.skip()?)?;
+    let mut value = 0_u64;
+    for byte in text {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            let number = std::str::from_utf8(text).ok()?.parse::<f64>().ok()?;
+            return (0.0..1e15).contains(&number).then_some(number as u64);
+        }
+        value = value.checked_mul(10)?.checked_add(u64::from(digit))?;
     }
-    Ok(())
+    Some(value)
 }
 
 /// Writes `,"usage":{…}` and the router metadata member, behind at least one other member. `upstream` is the upstream's own
 /// usage object, whose unknown members survive. Nothing is written about usage when nothing is known.
-pub(crate) fn write_closing(out: &mut Vec<u8>, usage: Option<&Usage>, upstream: Option<&[u8]>, closing: &Closing<'_>) {
+pub(crate) fn write_closing(out: &mut Vec<u8>, usage: Option<&Usage>, upstream: Option<&RawUsage>, closing: &Closing<'_>) {
     let mut members = json::Members::continuing(out);
     if usage.is_some() || closing.cost.is_some() {
         let usage = usage.copied().unwrap_or_default();
-        write_usage(members.key("usage"), &usage, upstream.unwrap_or(b"{}"), closing.cost.as_ref());
+        write_usage(members.key("usage"), &usage, upstream, closing.cost.as_ref());
     }
     if let Some(metadata) = closing.metadata.filter(|_| !closing.metadata_field.is_empty()) {
         members.raw(closing.metadata_field, metadata.as_bytes());
     }
 }
 
-fn write_usage(out: &mut Vec<u8>, usage: &Usage, upstream: &[u8], cost: Option<&Cost<'_>>) {
-    let theirs = Theirs::find(upstream);
+fn write_usage(out: &mut Vec<u8>, usage: &Usage, upstream: Option<&RawUsage>, cost: Option<&Cost<'_>>) {
+    let copy = |out: &mut Vec<u8>, members: &[(Span, Span)]| {
+        let Some(upstream) = upstream else { return };
+        let mut object = json::Members::continuing(out);
+        for (key, value) in members {
+            object.copy(key.of(&upstream.bytes), value.of(&upstream.bytes));
+        }
+    };
+    let theirs = upstream.map(|upstream| &upstream.theirs);
     // Every answer passes here, so the fixed text is written in large pieces.
     out.extend_from_slice(b"{\"prompt_tokens\":");
     json::write_integer(out, usage.prompt_tokens);
@@ -199,7 +263,7 @@ fn write_usage(out: &mut Vec<u8>, usage: &Usage, upstream: &[u8], cost: Option<&
     json::write_integer(out, usage.cached_tokens);
     out.extend_from_slice(b",\"cache_write_tokens\":");
     json::write_integer(out, usage.cache_write_tokens);
-    copy_others(out, theirs.prompt_details.of(upstream), &[b"cached_tokens", b"cache_write_tokens"]);
+    copy(out, theirs.map_or(&[][..], |theirs| &theirs.prompt_details));
     if let Some(cost) = cost {
         out.extend_from_slice(b"},\"cost_details\":{\"upstream_inference_cost\":");
         out.extend_from_slice(cost.upstream.as_bytes());
@@ -210,62 +274,24 @@ fn write_usage(out: &mut Vec<u8>, usage: &Usage, upstream: &[u8], cost: Option<&
     }
     out.extend_from_slice(b"},\"completion_tokens_details\":{\"reasoning_tokens\":");
     json::write_integer(out, usage.reasoning_tokens);
-    copy_others(out, theirs.completion_details.of(upstream), &[b"reasoning_tokens"]);
+    copy(out, theirs.map_or(&[][..], |theirs| &theirs.completion_details));
     out.push(b'}');
-    let mut object = json::Members::continuing(out);
-    for (key, value) in theirs.others {
-        object.copy(key.of(upstream), value.of(upstream));
-    }
+    copy(out, theirs.map_or(&[][..], |theirs| &theirs.others));
     out.push(b'}');
-}
-
-/// Where an upstream's usage object has what is not ours to write.
-#[derive(Default)]
-struct Theirs {
-    prompt_details: Span,
-    completion_details: Span,
-    /// A vendor's own members, such as queue times: key with quotes, and value.
-    others: SmallVec<[(Span, Span); 4]>,
-}
-
-impl Theirs {
-    fn find(upstream: &[u8]) -> Self {
-        let mut theirs = Self::default();
-        // The object was accepted by the scanner before; should it not be one, there is nothing of theirs.
-        let _ = members(upstream, |key, kind, value| {
-            match key.inner.of(upstream) {
-                b"prompt_tokens_details" if kind == Kind::Object => theirs.prompt_details = value,
-                b"completion_tokens_details" if kind == Kind::Object => theirs.completion_details = value,
-                name if REWRITTEN.contains(&name) => {}
-                _ => theirs.others.push((key.outer(), value)),
-            }
-            Ok(())
-        });
-        theirs
-    }
-}
-
-/// Copies the members of a details object that are not null and not among the `known`, each with a leading comma.
-fn copy_others(out: &mut Vec<u8>, details: &[u8], known: &[&[u8]]) {
-    if details.is_empty() {
-        return;
-    }
-    let mut copied = json::Members::continuing(out);
-    let _ = members(details, |key, kind, value| {
-        if kind != Kind::Null && !known.contains(&key.inner.of(details)) {
-            copied.copy(key.outer().of(details), value.of(details));
-        }
-        Ok(())
-    });
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn read_into(json: &[u8], facts: &mut Facts) -> Option<RawUsage> {
+        let (span, theirs) = read_openai(&mut Cursor::open(json).unwrap(), facts).ok()?;
+        Some(RawUsage::new(Bytes::copy_from_slice(span.of(json)), theirs))
+    }
+
     fn read(json: &str) -> Usage {
         let mut facts = Facts::default();
-        read_openai(json.as_bytes(), &mut facts);
+        read_into(json.as_bytes(), &mut facts);
         facts.usage.unwrap()
     }
 
@@ -303,21 +329,21 @@ mod tests {
     #[test]
     fn an_aggregators_cost_is_kept_as_text() {
         let mut facts = Facts::default();
-        read_openai(br#"{"prompt_tokens":1,"completion_tokens":1,"cost":0.00012}"#, &mut facts);
+        read_into(br#"{"prompt_tokens":1,"completion_tokens":1,"cost":0.00012}"#, &mut facts);
         assert_eq!(facts.upstream_cost.as_deref(), Some("0.00012"));
-        read_openai(b"null", &mut facts);
-        read_openai(b"{}", &mut facts);
+        read_into(b"null", &mut facts);
+        read_into(b"{}", &mut facts);
         assert!(facts.usage.is_some());
     }
 
     #[test]
     fn the_written_object_keeps_what_it_does_not_know() {
-        let upstream = br#"{"prompt_tokens":1,"queue_time":0.5,"cost":9,"prompt_tokens_details":{"cached_tokens":1,"text_tokens":4,"audio_tokens":null}}"#;
+        let upstream = read_into(br#"{"prompt_tokens":1,"queue_time":0.5,"cost":9,"prompt_tokens_details":{"cached_tokens":1,"text_tokens":4,"audio_tokens":null}}"#, &mut Facts::default());
         let usage = Usage { prompt_tokens: 10, completion_tokens: 5, cached_tokens: 3, ..Usage::default() };
         let cost = Cost { total: "0.1", upstream: "0.09", upstream_prompt: "0.05", upstream_completion: "0.04", is_byok: false };
         let closing = Closing { cost: Some(cost), metadata: Some("{\"attempt\":1}"), metadata_field: "openrouter_metadata" };
         let mut out = b"{\"id\":1".to_vec();
-        write_closing(&mut out, Some(&usage), Some(upstream), &closing);
+        write_closing(&mut out, Some(&usage), upstream.as_ref(), &closing);
         out.push(b'}');
         let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
         assert_eq!(

@@ -18,7 +18,7 @@ pub(super) fn of_model(reading: &Reading<'_>) -> Result<Response<EdgeBody>, Edge
     let Some(index) = reading.state.snapshot.model(slug) else {
         return Err(EdgeError::UnknownModel { model: slug.to_owned(), similar: Vec::new() });
     };
-    let authenticated = reading.state.keys.authenticate(reading.headers, reading.shared.clock.unix_seconds()).is_ok();
+    let authenticated = reading.shared.keys.load().authenticate(reading.headers, reading.shared.clock.unix_seconds()).is_ok();
     let now = Timestamp(reading.shared.clock.micros());
     let model = reading.state.model(index);
     let endpoints: Vec<Value> =

@@ -10,12 +10,11 @@ use crate::error::EdgeError;
 
 /// Describes the calling key. One edge by itself sets no spending limits, so these are `null`.
 pub(super) fn current(reading: &Reading<'_>) -> Result<Response<EdgeBody>, EdgeError> {
-    let caller = authenticate(reading.shared, reading.state, reading.connection, reading.headers)?;
-    let config = caller.config.as_ref();
+    let caller = authenticate(reading.shared, reading.connection, reading.headers)?;
     Ok(value_answer(&json!({ "data": {
         "label": caller.name.as_ref(),
         "name": caller.name.as_ref(),
-        "hash": caller.hash,
+        "hash": caller.hash(),
         "disabled": false,
         "limit": null,
         "limit_remaining": null,
@@ -30,8 +29,8 @@ pub(super) fn current(reading: &Reading<'_>) -> Result<Response<EdgeBody>, EdgeE
         "byok_usage_weekly": 0,
         "byok_usage_monthly": 0,
         "is_free_tier": false,
-        "is_management_key": false,
-        "is_provisioning_key": false,
+        "is_management_key": caller.management,
+        "is_provisioning_key": caller.management,
         "creator_user_id": null,
         "organization_id": null,
         "workspace_id": null,
@@ -39,8 +38,8 @@ pub(super) fn current(reading: &Reading<'_>) -> Result<Response<EdgeBody>, EdgeE
         "budgets": [],
         "allowed_data_regions": [],
         "free_model_daily_requests": { "limit": 0, "remaining": 0, "used": 0 },
-        "expires_at": config.and_then(|config| config.expires_at).map(|seconds| UnixMillis(seconds.saturating_mul(1000)).to_string()),
-        "allowed_models": config.map(|config| config.allowed_models.clone()).unwrap_or_default(),
+        "expires_at": (caller.expires_at != 0).then(|| UnixMillis(caller.expires_at.saturating_mul(1000)).to_string()),
+        "allowed_models": caller.allowed_models(),
         "rate_limit": { "requests": -1, "interval": "10s", "note": "No limit is set." },
     }})))
 }

@@ -38,6 +38,7 @@ fn named_choice(decision: &Decision, choice: &Choice, snapshot: &Snapshot) -> Va
         "number": choice.number,
         "at_micros": choice.at,
         "panicked": choice.panicked,
+        "hedge": choice.hedge,
         "chosen": chosen,
         "end": choice.end,
         "considered": considered.collect::<Vec<_>>(),

@@ -50,6 +50,9 @@ impl Text<'_> {
             None => write!(out, "nothing left")?,
             Some(chosen) => write!(out, "{} {}", self.name(chosen.endpoint), reason(chosen.pick))?,
         }
+        if choice.hedge {
+            write!(out, ", as a hedge")?;
+        }
         if choice.panicked {
             write!(out, ", ejections ignored because too much was ejected")?;
         }
@@ -77,6 +80,9 @@ impl Text<'_> {
             None => write!(out, "  ? tokens/s")?,
         }
         write!(out, "  {}/{} in flight", one.in_flight, one.limit)?;
+        if one.degraded {
+            write!(out, "  degraded by others")?;
+        }
         if one.ramp < 1.0 {
             write!(out, "  ramp {:.0} %", one.ramp * 100.0)?;
         }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::pace::Pace;
 use crate::{RateHint, Settings, Timestamp};
 
 /// Why something must not be used for a while.
@@ -62,11 +63,12 @@ pub(crate) struct Allowance {
     /// 429s in a row.
     refusals: u32,
     hint: Option<(f32, Timestamp)>,
+    pub(super) pace: Pace,
 }
 
 impl Allowance {
     pub(crate) fn new(credential: u64) -> Allowance {
-        Allowance { credential, blocked_until: Timestamp(0), refusals: 0, hint: None }
+        Allowance { credential, blocked_until: Timestamp(0), refusals: 0, hint: None, pace: Pace::default() }
     }
 
     /// When the rate limit lets it through again, if that is later than now.
@@ -74,12 +76,13 @@ impl Allowance {
         (self.blocked_until > now).then_some(self.blocked_until)
     }
 
-    /// Share of its rate limit that is left, 0 to 1; 1 if nobody said.
-    pub(crate) fn remaining(&self, now: Timestamp) -> f32 {
-        match self.hint {
+    /// Share of its rate limit that is left, 0 to 1: as the provider said, or as its 429s taught, whichever is less; else 1.
+    pub(crate) fn remaining(&self, settings: &Settings, now: Timestamp) -> f32 {
+        let told = match self.hint {
             Some((remaining, until)) if now < until => remaining,
             Some(_) | None => 1.0,
-        }
+        };
+        told.min(self.pace.remaining(settings, now))
     }
 
     /// Hears of a 429. `jitter` is a draw from −1 to 1; a wait the provider named is only ever lengthened.
@@ -92,12 +95,14 @@ impl Allowance {
             }
         };
         self.refusals = self.refusals.saturating_add(1);
+        self.pace.refused(settings, now);
         self.blocked_until = self.blocked_until.max(now + wait);
     }
 
-    /// Hears that a request got through.
-    pub(crate) fn accepted(&mut self) {
+    /// Hears that a request got through, and what it used.
+    pub(crate) fn accepted(&mut self, tokens: u64, now: Timestamp) {
         self.refusals = 0;
+        self.pace.used(tokens, now);
     }
 
     /// Hears what the provider said about the limits.
@@ -108,8 +113,11 @@ impl Allowance {
     }
 
     /// Whether dropping it would lose nothing.
-    pub(crate) fn is_stale(&self, now: Timestamp) -> bool {
-        self.blocked_until <= now && self.refusals == 0 && self.hint.is_none_or(|(_, until)| until <= now)
+    pub(crate) fn is_stale(&self, settings: &Settings, now: Timestamp) -> bool {
+        self.blocked_until <= now
+            && self.refusals == 0
+            && self.hint.is_none_or(|(_, until)| until <= now)
+            && self.pace.is_stale(settings, now)
     }
 }
 
@@ -156,7 +164,7 @@ mod tests {
             assert_eq!(until - now, Duration::from_secs(expected));
             now = until;
         }
-        allowance.accepted();
+        allowance.accepted(1, now);
         allowance.refused(None, 0.0, &settings, now);
         assert_eq!(allowance.blocked_until(now).unwrap() - now, Duration::from_secs(1));
     }
@@ -172,8 +180,9 @@ mod tests {
     fn a_hint_holds_until_the_reset() {
         let mut allowance = Allowance::new(1);
         allowance.hinted(RateHint { remaining_ratio: 0.05, reset: Some(Duration::from_secs(3)) }, second(0));
-        assert_eq!(allowance.remaining(second(2)), 0.05);
-        assert_eq!(allowance.remaining(second(3)), 1.0);
-        assert!(allowance.is_stale(second(3)));
+        let settings = Settings::default();
+        assert_eq!(allowance.remaining(&settings, second(2)), 0.05);
+        assert_eq!(allowance.remaining(&settings, second(3)), 1.0);
+        assert!(allowance.is_stale(&settings, second(3)));
     }
 }

@@ -145,6 +145,13 @@ impl Breaker {
         trips
     }
 
+    /// Closes because the region proved the endpoint well.
+    pub(crate) fn close(&mut self, now: Timestamp) {
+        self.phase = Phase::Closed;
+        self.consecutive = 0;
+        self.healthy_since = now;
+    }
+
     fn is_over_the_bar(&self, evidence: &Evidence, settings: &Settings) -> bool {
         let in_a_row = if evidence.degraded { settings.breaker_consecutive_degraded } else { settings.breaker_consecutive };
         let counts = evidence.counts;

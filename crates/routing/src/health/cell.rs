@@ -13,10 +13,12 @@ use super::account::Allowance;
 use super::breaker::{Breaker, BreakerState, Evidence};
 use super::ewma::{Ewma, PeakEwma};
 use super::history::{History, Span};
+use super::increment::Pending;
 use super::limiter::Limiter;
 use super::remote::RemoteEvidence;
 use super::sketch::Sketch;
 use super::window::{Counts, Window};
+use crate::explain::Gate;
 use crate::outcome::{Outcome, Verdict};
 use crate::{AttemptEnd, Settings, Timestamp};
 
@@ -41,6 +43,7 @@ pub(crate) struct State {
     /// Since when the weight ramps up.
     pub(crate) ramp_from: Option<Timestamp>,
     pub(crate) remote: RemoteEvidence,
+    pub(crate) token: Token,
     /// Allocated with the first observation.
     pub(crate) measured: Option<Box<Measured>>,
 }
@@ -50,6 +53,16 @@ pub(crate) struct State {
 pub(crate) struct Measured {
     pub(crate) history: History,
     pub(crate) tails: [Tail; CLASSES],
+    /// What was not reported yet.
+    pub(crate) pending: Pending,
+}
+
+/// The region's permission to try an endpoint that it ejected.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Token {
+    pub(crate) granted_until: Timestamp,
+    /// Whether a request is using it.
+    probing: bool,
 }
 
 /// Ends of a distribution, recomputed once in a while so that a decision only reads them.
@@ -75,6 +88,7 @@ impl EndpointCell {
                 backing_off_until: Timestamp(0),
                 ramp_from: None,
                 remote: RemoteEvidence::default(),
+                token: Token::default(),
                 measured: None,
             }),
         }
@@ -184,10 +198,57 @@ impl State {
         let measured = self.measured.get_or_insert_default();
         measured.tails[class].record(seconds);
         measured.history.first_token(seconds, now);
+        measured.pending.first_token(seconds);
+    }
+
+    /// What stands between this endpoint and traffic because of the region's verdict.
+    pub(crate) fn remote_gate(&self, settings: &Settings, now: Timestamp) -> Option<Gate> {
+        if !self.remote.is_ejected(settings, now) {
+            return None;
+        }
+        Some(match self.token {
+            Token { probing: true, .. } => Gate::Probing,
+            Token { granted_until, .. } if granted_until > now => Gate::HalfOpen,
+            Token { .. } => Gate::RemoteEjected,
+        })
+    }
+
+    /// Takes the probe token, the region's or the local breaker's. False when someone else has it, or there is nothing to probe.
+    pub(crate) fn begin_probe(&mut self, settings: &Settings, now: Timestamp) -> bool {
+        match self.remote_gate(settings, now) {
+            None => self.breaker.begin_probe(now),
+            Some(Gate::HalfOpen) => {
+                self.token.probing = true;
+                true
+            }
+            Some(_) => false,
+        }
+    }
+
+    /// Gives the probe token back without a verdict.
+    pub(crate) fn abandon_probe(&mut self) {
+        // A probe under the region's token is not the breaker's, which may be waiting still.
+        if !std::mem::take(&mut self.token.probing) {
+            self.breaker.abandon_probe();
+        }
+    }
+
+    /// The region took the endpoint back.
+    pub(crate) fn taken_back(&mut self, ramp_from: Timestamp, now: Timestamp) {
+        self.token = Token { granted_until: Timestamp(0), ..self.token };
+        self.breaker.close(now);
+        self.window = Window::default();
+        self.ramp_from = Some(ramp_from);
     }
 
     /// Learns from a finished attempt.
     pub(crate) fn learn(&mut self, outcome: &Outcome, context: &Context, settings: &Settings, now: Timestamp) {
+        let by_token = context.probe && std::mem::take(&mut self.token.probing);
+        if !matches!(outcome.end, AttemptEnd::Cancelled | AttemptEnd::Rejected(_)) {
+            self.measured.get_or_insert_default().pending.count(outcome, context, by_token);
+        }
+        // The region counts what its token found out; the local breaker goes by its own probes.
+        let context = &Context { probe: context.probe && !by_token, ..*context };
         let verdict = outcome.end.verdict();
         let counts = match verdict {
             Verdict::Success => Some(Counts::OK),
@@ -234,6 +295,7 @@ impl State {
         let total = outcome.elapsed.as_secs_f64();
         if total > 0.0 {
             measured.history.speed(f64::from(tokens) / total, now);
+            measured.pending.speed(f64::from(tokens) / total);
         }
         let writing = outcome.first_token.map_or(total, |first| total - first.as_secs_f64());
         // A handful of tokens, or an answer that came in one piece, says little about speed.
@@ -257,12 +319,13 @@ impl State {
     fn learn_allowance(&mut self, outcome: &Outcome, context: &Context, settings: &Settings, now: Timestamp) {
         let refused = outcome.end == AttemptEnd::RateLimited;
         let known = self.allowances.iter().position(|one| one.credential == context.credential);
-        if known.is_none() && !refused && outcome.rate.is_none() {
+        let answered = outcome.end == AttemptEnd::Success;
+        if known.is_none() && !refused && !answered && outcome.rate.is_none() {
             return;
         }
         let at = known.unwrap_or_else(|| {
             // Credentials come and go with configuration; what is no longer true is dropped before the list grows.
-            self.allowances.retain(|one| !one.is_stale(now));
+            self.allowances.retain(|one| !one.is_stale(settings, now));
             self.allowances.push(Allowance::new(context.credential));
             self.allowances.len() - 1
         });
@@ -272,8 +335,8 @@ impl State {
         }
         if refused {
             allowance.refused(outcome.retry_after, context.jitter, settings, now);
-        } else if outcome.end == AttemptEnd::Success {
-            allowance.accepted();
+        } else if answered {
+            allowance.accepted(u64::from(outcome.prompt_tokens) + u64::from(outcome.output_tokens.unwrap_or(0)), now);
         }
     }
 

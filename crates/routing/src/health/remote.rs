@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::verdict::{Elsewhere, RegionVerdict};
 use crate::{Settings, Timestamp};
 
 /// Evidence of the region or of other regions about one endpoint.
@@ -32,6 +33,40 @@ pub enum RemoteVerdict {
     Ejected,
 }
 
+/// What the region's aggregator said about an endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RegionEvidence {
+    /// Its verdict.
+    pub verdict: RegionVerdict,
+    /// Weighted share of successes, 0 to 1.
+    pub success: f64,
+    /// min(1, reporters / 3).
+    pub confidence: f64,
+}
+
+/// One piece of evidence of two: the own region's where it has any, else other regions'. The verdict is the graver one, but only the own
+/// region can eject.
+#[must_use]
+pub fn combine(region: RegionEvidence, others: Option<Elsewhere>, received: Timestamp) -> RemoteEvidence {
+    let verdict = match region.verdict {
+        RegionVerdict::Ejected | RegionVerdict::Probing => RemoteVerdict::Ejected,
+        RegionVerdict::Degraded => RemoteVerdict::Degraded,
+        RegionVerdict::Healthy if others.is_some_and(|others| others.degraded) => RemoteVerdict::Degraded,
+        RegionVerdict::Healthy => RemoteVerdict::Healthy,
+    };
+    let (success, confidence) = match others {
+        _ if region.confidence > 0.0 => (region.success, region.confidence),
+        Some(others) => (others.success, others.confidence),
+        None => (region.success, 0.0),
+    };
+    // An ejected endpoint has no samples, so no confidence; its verdict holds all the same.
+    let confidence = if verdict == RemoteVerdict::Healthy { confidence } else { confidence.max(LEAST_CONFIDENCE) };
+    RemoteEvidence { success, confidence, verdict, received }
+}
+
+/// Keeps a verdict in force while adding next to nothing to the posterior.
+const LEAST_CONFIDENCE: f64 = 0.01;
+
 impl Default for RemoteEvidence {
     fn default() -> RemoteEvidence {
         RemoteEvidence { success: 1.0, confidence: 0.0, verdict: RemoteVerdict::Healthy, received: Timestamp(0) }
@@ -59,7 +94,7 @@ impl RemoteEvidence {
     }
 
     /// A verdict lives for three fading times (15 s), then the silence of its source ends it.
-    fn holds(&self, settings: &Settings, now: Timestamp) -> bool {
+    pub(crate) fn holds(&self, settings: &Settings, now: Timestamp) -> bool {
         self.confidence > 0.0 && now.since(self.received) <= settings.remote_fade * 3
     }
 }

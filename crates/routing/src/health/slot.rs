@@ -38,7 +38,7 @@ impl Drop for Slot {
     fn drop(&mut self) {
         self.cell.leave();
         if self.probe {
-            self.cell.with(|state| state.breaker.abandon_probe());
+            self.cell.with(|state| state.abandon_probe());
         }
     }
 }

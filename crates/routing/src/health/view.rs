@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::history::Span;
-use super::{BlockReason, BreakerState, Health, Percentiles};
+use super::{BlockReason, BreakerState, Health, Percentiles, RemoteEvidence};
 use crate::{CredentialIndex, EndpointIndex, Timestamp};
 
 /// One endpoint at one moment.
@@ -37,6 +37,10 @@ pub struct EndpointView {
     pub requests_30m: u32,
     /// Share of its weight it gets while it comes back.
     pub ramp: f64,
+    /// What others say, while it holds.
+    pub remote: Option<RemoteEvidence>,
+    /// Distance between this edge's failure ratio and what others say, 0 to 1; absent when either side has nothing to compare.
+    pub disagreement: Option<f64>,
 }
 
 /// One credential at one moment.
@@ -73,6 +77,7 @@ impl Health {
             let refused = refused.collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().min());
             let backing_off = (state.backing_off_until > now).then_some(state.backing_off_until);
             let ramp_from = state.ramp_from;
+            let remote = Some(state.remote).filter(|remote| remote.confidence_at(settings, now) > 0.0 && remote.holds(settings, now));
             EndpointView {
                 breaker: state.breaker_state(now),
                 success: state.success(&counts, settings, now),
@@ -91,6 +96,10 @@ impl Health {
                 requests_30m: state.requests_30m(now),
                 // Looking must not start the ramp.
                 ramp: if ramp_from.is_some() { state.ramp(settings, now) } else { 1.0 },
+                remote,
+                disagreement: remote
+                    .filter(|_| counts.total() >= COMPARABLE_SAMPLES)
+                    .map(|remote| (counts.failure_ratio() - (1.0 - remote.success)).abs()),
             }
         })
     }
@@ -102,5 +111,7 @@ impl Health {
     }
 }
 
+/// Samples below which a local ratio is not compared with anything.
+const COMPARABLE_SAMPLES: f64 = 5.0;
 /// Keeps a conversion inside what a duration holds; no wait is that long.
 const LONGEST_SECONDS: f64 = 86_400.0;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use fastrand::Rng;
 use smallvec::SmallVec;
 
 use super::Plan;
@@ -9,8 +10,10 @@ use super::candidate::Candidate;
 use crate::explain::{Considered, Gate};
 use crate::health::{BlockReason, EndpointCell, Health, Percentiles, State};
 use crate::preferences::Cutoffs;
+use crate::id::mix;
 use crate::strategy::affinity;
-use crate::{CredentialIndex, EndpointIndex, Mode, Snapshot, Timestamp};
+use crate::thompson;
+use crate::{CredentialIndex, EndpointIndex, Mode, Settings, Snapshot, Timestamp};
 
 /// A candidate's account with what the endpoint lets it do.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +52,7 @@ impl Plan {
             limit: endpoint.max_concurrency.unwrap_or(u32::MAX),
             remaining: 1.0,
             ramp: 1.0,
+            degraded: false,
             requests: 0,
             affinity: 0,
             weight: 0.0,
@@ -80,11 +84,18 @@ impl Plan {
     fn read(&self, state: &mut State, entry: &mut Considered, snapshot: &Snapshot, health: &Health, now: Timestamp) -> Reading {
         let settings = snapshot.settings();
         let counts = state.window.counts(now);
-        entry.success = state.success(&counts, settings, now) as f32;
+        entry.success = if settings.thompson && self.strategy.explores() {
+            let endpoint = snapshot.endpoint(entry.endpoint).hash;
+            let mut rng = Rng::with_seed(mix(self.intent.seed ^ endpoint ^ THOMPSON_SALT ^ u64::from(self.attempts)));
+            thompson::success(counts.ok, counts.failed + counts.missing, &mut rng) as f32
+        } else {
+            state.success(&counts, settings, now) as f32
+        };
         entry.samples = counts.total() as f32;
         entry.failures = counts.failed as f32;
         entry.limit = entry.limit.min(state.limiter.limit());
         entry.ramp = state.ramp(settings, now) as f32;
+        entry.degraded = !snapshot.endpoint(entry.endpoint).pinned && state.remote.is_degraded(settings, now);
         if let Some(first_token) = state.first_token(self.class, settings, now) {
             entry.first_token = Some(first_token as f32);
         }
@@ -103,9 +114,9 @@ impl Plan {
         }
         entry.gate = match self.accounts(state, entry.endpoint, snapshot, health, now) {
             Ok(usable) => {
-                let best = usable.iter().map(|one| state.allowance(one.id).map_or(1.0, |own| own.remaining(now)));
+                let best = usable.iter().map(|one| state.allowance(one.id).map_or(1.0, |own| own.remaining(settings, now)));
                 entry.remaining = best.fold(0.0, f32::max);
-                health_gate(state, snapshot, now)
+                if snapshot.endpoint(entry.endpoint).pinned { Gate::Open } else { health_gate(state, snapshot, now) }
             }
             Err(gate) => gate,
         };
@@ -164,7 +175,7 @@ impl Plan {
                     }
                 }
                 None => {
-                    let share = allowance.map_or(1.0, |own| f64::from(own.remaining(now)));
+                    let share = allowance.map_or(1.0, |own| f64::from(own.remaining(snapshot.settings(), now)));
                     let share = (share / snapshot.settings().headroom_rate_share).clamp(LEAST_SHARE, 1.0);
                     usable.push(Usable { credential, id: account.id(), weight: f64::from(account.weight()) * share });
                 }
@@ -205,8 +216,8 @@ struct Reading {
 }
 
 fn health_gate(state: &State, snapshot: &Snapshot, now: Timestamp) -> Gate {
-    if state.remote.is_ejected(snapshot.settings(), now) {
-        return Gate::RemoteEjected;
+    if let Some(gate) = state.remote_gate(snapshot.settings(), now) {
+        return gate;
     }
     if let Some(gate) = Gate::of_breaker(state.breaker_state(now), state.breaker.is_probing()) {
         return gate;
@@ -227,10 +238,12 @@ fn bounds(cutoffs: Option<Cutoffs>, seen: Option<Percentiles>, misses: impl Fn(f
 }
 
 /// Takes the half-open endpoint's probe token.
-pub(super) fn begin_probe(cell: &EndpointCell, now: Timestamp) -> bool {
-    cell.with(|state| state.breaker.begin_probe(now))
+pub(super) fn begin_probe(cell: &EndpointCell, settings: &Settings, now: Timestamp) -> bool {
+    cell.with(|state| state.begin_probe(settings, now))
 }
 
+/// Separates the draws of success probabilities from those of choices.
+const THOMPSON_SALT: u64 = 0x7468_6f6d_7073_6f6e;
 /// Share of its weight that a nearly used-up account keeps.
 const LEAST_SHARE: f64 = 0.01;
 /// Tokens per second; keeps a wait finite.

@@ -52,9 +52,11 @@ impl TraceContext {
         self.span_id
     }
 
-    /// The trace as 32 hexadecimal digits, as logs and response headers show it.
-    pub fn trace_id_hex(&self) -> String {
-        format!("{:032x}", self.trace_id)
+    /// The trace as 32 hexadecimal digits, as logs show it.
+    pub fn trace_id_hex(&self) -> [u8; 32] {
+        let mut digits = [0; 32];
+        write_hex(&mut digits, self.trace_id);
+        digits
     }
 
     /// The value of `traceparent` for whoever is called from this span.
@@ -127,7 +129,7 @@ mod tests {
     fn a_valid_header_is_read_and_written_back() {
         let context = parse_traceparent(VALID).unwrap();
         assert!(context.is_sampled());
-        assert_eq!(context.trace_id_hex(), "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert_eq!(context.trace_id_hex(), *b"4bf92f3577b34da6a3ce929d0e0e4736");
         assert_eq!(context.span_id(), 0x00f0_67aa_0ba9_02b7);
         assert_eq!(context.to_header(), VALID);
         assert_eq!(context.to_string(), VALID);

@@ -187,7 +187,7 @@ impl Messages {
     }
 }
 
-/// A multiply-and-fold hash over eight bytes at a time: a few lines that never change, so that edges of different versions agree.
+/// A multiply-and-fold hash over sixteen bytes at a time: a few lines that never change, so that edges of different versions agree.
 struct Fold(u64);
 
 impl Default for Fold {
@@ -198,17 +198,23 @@ impl Default for Fold {
 
 impl Fold {
     fn word(&mut self, word: u64) {
-        let product = u128::from(self.0 ^ word ^ 0xA076_1D64_78BD_642F) * u128::from(0xE703_7ED1_A0B4_28DB_u64);
+        self.pair(word, 0);
+    }
+
+    fn pair(&mut self, low: u64, high: u64) {
+        let product = u128::from(self.0 ^ low ^ 0xA076_1D64_78BD_642F) * u128::from(high ^ 0xE703_7ED1_A0B4_28DB);
         self.0 = (product as u64) ^ ((product >> 64) as u64) ^ self.0.rotate_left(23);
     }
 
     fn bytes(&mut self, bytes: &[u8]) {
-        let (words, rest) = bytes.as_chunks::<8>();
-        for word in words {
-            self.word(u64::from_le_bytes(*word));
+        let (pairs, rest) = bytes.as_chunks::<16>();
+        for pair in pairs {
+            let pair = u128::from_le_bytes(*pair);
+            self.pair(pair as u64, (pair >> 64) as u64);
         }
-        let mut last = [0; 8];
+        let mut last = [0; 16];
         last[..rest.len()].copy_from_slice(rest);
-        self.word(u64::from_le_bytes(last));
+        let last = u128::from_le_bytes(last);
+        self.pair(last as u64, (last >> 64) as u64);
     }
 }

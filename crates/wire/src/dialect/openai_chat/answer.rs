@@ -8,7 +8,7 @@ use crate::{
     facts::{Facts, Stamp},
     json,
     scan::{Cursor, Kind, ScanError, Span, StringToken},
-    usage,
+    usage::{self, Theirs},
 };
 
 /// An answer or a chunk, read. Spans lie in `bytes`.
@@ -20,8 +20,8 @@ pub(super) struct Answer<'a> {
     /// The upstream's `created`.
     pub(super) created: Option<u64>,
     pub(super) choices: Choices,
-    /// The top-level usage object.
-    pub(super) usage: Option<Span>,
+    /// The top-level usage object, and what in it is not ours to write.
+    pub(super) usage: Option<(Span, Theirs)>,
     /// A top-level `error` that is not null, or a body that is an error as a whole.
     pub(super) error: Option<Span>,
     /// `system_fingerprint` is there.
@@ -57,6 +57,10 @@ impl<'a> Answer<'a> {
                 answer.kept.push(Span { start, end: cursor.position() });
                 continue;
             }
+            if name == b"usage" && kind == Kind::Object {
+                answer.usage = Some(usage::read_openai(&mut cursor, facts)?);
+                continue;
+            }
             let value = cursor.skip()?;
             match name {
                 b"id" => {
@@ -66,16 +70,9 @@ impl<'a> Answer<'a> {
                     continue;
                 }
                 // Written anew.
-                b"provider" | b"model" | b"choices" => continue,
+                b"provider" | b"model" | b"choices" | b"usage" => continue,
                 b"object" => {
                     says_error |= value.of(bytes) == b"\"error\"";
-                    continue;
-                }
-                b"usage" => {
-                    if kind == Kind::Object {
-                        answer.usage = Some(value);
-                        usage::read_openai(value.of(bytes), facts);
-                    }
                     continue;
                 }
                 b"error" => {
@@ -110,8 +107,9 @@ impl<'a> Answer<'a> {
     }
 
     /// The upstream's usage object, wherever it was.
-    pub(super) fn raw_usage(&self) -> Option<&'a [u8]> {
-        self.usage.or(self.choices.usage).map(|span| span.of(self.bytes))
+    pub(super) fn take_usage(&mut self) -> Option<(&'a [u8], Theirs)> {
+        let (span, theirs) = self.usage.take().or_else(|| self.choices.usage.take())?;
+        Some((span.of(self.bytes), theirs))
     }
 
     /// Writes everything but the generated text behind an opening brace and our own members, and without the closing brace.
@@ -202,10 +200,10 @@ fn read_groq_usage(x_groq: &[u8], facts: &mut Facts) -> Result<(), ScanError> {
     let mut cursor = Cursor::resume(x_groq, 0);
     let mut object = cursor.enter_object()?;
     while let Some(key) = cursor.next_key(&mut object)? {
-        let kind = cursor.kind()?;
-        let value = cursor.skip()?;
-        if key.is(x_groq, "usage") && kind == Kind::Object {
-            usage::read_openai(value.of(x_groq), facts);
+        if cursor.kind()? == Kind::Object && key.is(x_groq, "usage") {
+            usage::read_openai(&mut cursor, facts)?;
+        } else {
+            cursor.skip()?;
         }
     }
     Ok(())

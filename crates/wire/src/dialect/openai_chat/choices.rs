@@ -6,7 +6,7 @@ use crate::{
     facts::{Facts, FinishReason},
     json,
     scan::{Cursor, Kind, ScanError, Span, StringToken},
-    usage,
+    usage::{self, Theirs},
 };
 
 /// Whether the caller wants to read the model's thoughts.
@@ -51,7 +51,7 @@ pub(super) struct Choices {
     /// Something happened that will not repeat from chunk to chunk: an end, a tool call, usage.
     pub(super) special: bool,
     /// A usage object inside a choice, as Moonshot has it.
-    pub(super) usage: Option<Span>,
+    pub(super) usage: Option<(Span, Theirs)>,
 }
 
 /// Consumes the array the cursor stands before.
@@ -89,10 +89,8 @@ impl Choices {
                 (b"native_finish_reason", Kind::String) => native = Some(cursor.string()?),
                 (b"native_finish_reason", _) => no_native = Some(cursor.skip()?),
                 (b"usage", Kind::Object) => {
-                    let span = cursor.skip()?;
-                    self.usage = Some(span);
+                    self.usage = Some(usage::read_openai(cursor, facts)?);
                     self.special = true;
-                    usage::read_openai(span.of(bytes), facts);
                 }
                 (b"text", Kind::String) => {
                     let token = cursor.string()?;

@@ -11,12 +11,13 @@ use crate::{
     facts::{Facts, Stamp},
     failure::{self, Failure, FailureKind},
     json,
+    usage::RawUsage,
 };
 
 /// Reads an answer that came with a success status. Some vendors send their errors that way too.
 pub(crate) fn read_completion(body: Bytes, stamp: Stamp, reasoning: Reasoning) -> Result<Completion, Failure> {
     let mut facts = Facts::default();
-    let answer = match Answer::read(&body, &mut facts, reasoning) {
+    let mut answer = match Answer::read(&body, &mut facts, reasoning) {
         Ok(answer) => answer,
         Err(error) => {
             return Err(Failure::seen(FailureKind::Malformed, format!("the upstream's answer is not valid: {error}")));
@@ -28,7 +29,7 @@ pub(crate) fn read_completion(body: Bytes, stamp: Stamp, reasoning: Reasoning) -
     if answer.choices.count == 0 {
         return Err(failure::without_choices(&body));
     }
-    let usage = answer.raw_usage().map(|raw| body.slice_ref(raw));
+    let usage = answer.take_usage().map(|(raw, theirs)| RawUsage::new(body.slice_ref(raw), theirs));
     let text = answer.choices.text.map(|token| token.inner);
     let created = answer.created;
     let mut head = Vec::with_capacity(256);

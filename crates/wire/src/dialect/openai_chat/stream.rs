@@ -4,7 +4,7 @@
 //! what stood before and behind the text, and what was written for it; a chunk that matches both needs two comparisons, one
 //! search for the end of the string, and one copy. Anything else is read in full, which costs a few hundred nanoseconds.
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use super::{
     answer::{self, Answer, Template},
@@ -15,6 +15,7 @@ use crate::{
     failure::{self, Failure, FailureKind},
     scan,
     sse::Event,
+    usage::RawUsage,
 };
 
 /// Reads the chunks of one stream.
@@ -26,7 +27,7 @@ pub(crate) struct StreamDecoder {
     /// `data: {` and the members that say who answers.
     preamble: Vec<u8>,
     form: Option<Form>,
-    usage: Option<Vec<u8>>,
+    usage: Option<RawUsage>,
 }
 
 /// The form of the last plain chunk.
@@ -68,8 +69,8 @@ impl StreamDecoder {
     }
 
     /// The upstream's usage object, for the members we do not know.
-    pub(crate) fn raw_usage(&self) -> Option<&[u8]> {
-        self.usage.as_deref()
+    pub(crate) fn raw_usage(&self) -> Option<&RawUsage> {
+        self.usage.as_ref()
     }
 
     /// The upstream's creation time, so that all chunks bear the same.
@@ -90,29 +91,30 @@ impl StreamDecoder {
             return Err(failure::reported_in_body(data));
         }
         let was_finished = facts.finish_reason.is_some();
-        let chunk = Answer::read(data, facts, self.reasoning).map_err(|error| {
+        let mut chunk = Answer::read(data, facts, self.reasoning).map_err(|error| {
             Failure::seen(FailureKind::Malformed, format!("the upstream's stream holds a chunk that is not valid: {error}"))
         })?;
         if let Some(error) = chunk.error {
             return Err(failure::reported_in_body(error.of(data)));
         }
         self.created = self.created.or(chunk.created.filter(|created| *created > 0));
-        if let Some(usage) = chunk.raw_usage() {
-            self.usage = Some(usage.to_vec());
+        let plain = chunk.is_plain();
+        let reports_usage = chunk.usage.is_some();
+        if let Some((raw, theirs)) = chunk.take_usage() {
+            self.usage = Some(RawUsage::new(Bytes::copy_from_slice(raw), theirs));
         }
         // Usage waits for its price; chunks that say nothing else end here. What a vendor says beside it passes.
-        if chunk.choices.count == 0 && (chunk.unknown == 0 || chunk.usage.is_some()) {
+        if chunk.choices.count == 0 && (chunk.unknown == 0 || reports_usage) {
             return Ok(());
         }
         // Aggregators report usage beside one more choice, which has ended before and holds nothing.
-        if chunk.usage.is_some() && was_finished && !chunk.choices.special && chunk.choices.text.is_none() {
+        if reports_usage && was_finished && !chunk.choices.special && chunk.choices.text.is_none() {
             return Ok(());
         }
         if self.preamble.is_empty() {
             self.preamble.extend_from_slice(b"data: {");
             answer::preamble(stamp, "chat.completion.chunk", &mut self.preamble);
         }
-        let plain = chunk.is_plain();
         let text = chunk.choices.text.map(|token| token.inner);
         let mut template = match self.form.take() {
             // Its memory is used again.

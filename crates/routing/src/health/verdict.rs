@@ -1,0 +1,222 @@
+//! What a region concludes about an endpoint from what its edges report.
+//!
+//! Pure: counts in, a [`Finding`] out. No single edge decides: each one's weight is capped, and a quorum of edges must see the failures
+//! themselves. The quorum is more than a third of the active edges, so that `f` faulty reporters among `n ≥ 3f + 1` can never reach it,
+//! whatever they claim. What follows from a finding over time (open, probe, close) is [`Course`]'s; what other regions make of it is
+//! [`elsewhere`]'s.
+
+mod course;
+mod elsewhere;
+
+pub use course::{Course, Probes};
+pub use elsewhere::{Elsewhere, RegionSays, elsewhere};
+
+use serde::{Deserialize, Serialize};
+
+/// What a region concluded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RegionVerdict {
+    /// Nothing is wrong.
+    #[default]
+    Healthy,
+    /// Weighs less, and its breakers open sooner.
+    Degraded,
+    /// Taken out; one edge of the region may try it.
+    Probing,
+    /// Taken out.
+    Ejected,
+}
+
+impl RegionVerdict {
+    /// Whether edges leave it alone.
+    #[must_use]
+    pub const fn is_out(self) -> bool {
+        matches!(self, RegionVerdict::Probing | RegionVerdict::Ejected)
+    }
+
+    /// Closed label for tables and JSON.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            RegionVerdict::Healthy => "healthy",
+            RegionVerdict::Degraded => "degraded",
+            RegionVerdict::Probing => "probing",
+            RegionVerdict::Ejected => "ejected",
+        }
+    }
+}
+
+/// Which rule a finding followed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rule {
+    /// Too few samples to say anything.
+    #[default]
+    NoEvidence,
+    /// A quorum of at least four active edges.
+    Quorum,
+    /// Fewer than four active edges: all of them that have enough samples, and only to degrade.
+    FewEdges,
+}
+
+impl Rule {
+    /// Closed label for tables and JSON.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Rule::NoEvidence => "no evidence",
+            Rule::Quorum => "quorum",
+            Rule::FewEdges => "few edges",
+        }
+    }
+}
+
+/// The numbers verdicts go by.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct VerdictRules {
+    /// Failure ratio from which an edge, and the region, count as failing.
+    pub ratio: f64,
+    /// Samples in ten seconds that a quorum needs in total.
+    pub samples: f64,
+    /// Most of the weight that one edge can have.
+    pub reporter_cap: f64,
+    /// Active edges below which no quorum is possible.
+    pub few_edges: usize,
+    /// Samples an edge needs to have a say when there are few.
+    pub few_samples: f64,
+    /// Fewest failing edges that make a quorum, however small the region.
+    pub least_quorum: f64,
+}
+
+impl Default for VerdictRules {
+    fn default() -> VerdictRules {
+        VerdictRules { ratio: 0.5, samples: 20.0, reporter_cap: 0.2, few_edges: 4, few_samples: 10.0, least_quorum: 2.0 }
+    }
+}
+
+impl VerdictRules {
+    /// Failing edges, counted by their confidence, that it takes to eject: more than a third of the active ones.
+    #[must_use]
+    pub fn quorum(&self, active_edges: usize) -> f64 {
+        self.least_quorum.max((active_edges / 3 + 1) as f64)
+    }
+}
+
+/// What one edge saw of one endpoint in ten seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Reporter {
+    /// Attempts that say something about the endpoint.
+    pub samples: f64,
+    /// Failures among them, the soft ones half.
+    pub failed: f64,
+    /// Failures of classes that point at the edge itself.
+    pub pointing_at_us: f64,
+    /// How much the edge trusts itself, 0 to 1.
+    pub confidence: f64,
+}
+
+impl Reporter {
+    fn ratio(&self) -> f64 {
+        self.failed / self.samples
+    }
+
+    fn counts(&self) -> bool {
+        self.samples > 0.0 && self.confidence > 0.0
+    }
+}
+
+/// What the reports amount to now.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Finding {
+    /// Healthy, degraded or ejected.
+    pub verdict: RegionVerdict,
+    /// The rule it followed.
+    pub rule: Rule,
+    /// Weighted share of failures, 0 to 1.
+    pub failure_ratio: f64,
+    /// Samples of all reporters.
+    pub samples: f64,
+    /// Edges with samples.
+    pub reporters: usize,
+    /// min(1, reporters / 3), each counted by its own confidence.
+    pub confidence: f64,
+    /// Most failures are of classes that point at the region's own egress.
+    pub ours: bool,
+}
+
+/// Judges one endpoint. `active_edges` are the edges of the region that report at all and do not take themselves for sick.
+#[must_use]
+pub fn judge(reporters: &[Reporter], active_edges: usize, rules: &VerdictRules) -> Finding {
+    let counting = || reporters.iter().filter(|reporter| reporter.counts());
+    let samples: f64 = counting().map(|reporter| reporter.samples).sum();
+    let failed: f64 = counting().map(|reporter| reporter.failed).sum();
+    if samples <= 0.0 {
+        return Finding::default();
+    }
+    let trust: f64 = counting().map(|reporter| reporter.confidence.min(1.0)).sum();
+    let failure_ratio = capped_ratio(reporters, rules.reporter_cap);
+    let few = active_edges < rules.few_edges;
+    let (verdict, enough) = if few {
+        let mut voters = counting().filter(|reporter| reporter.samples >= rules.few_samples).peekable();
+        let enough = voters.peek().is_some();
+        let fails = enough && voters.all(|voter| voter.ratio() >= rules.ratio);
+        (if fails { RegionVerdict::Degraded } else { RegionVerdict::Healthy }, enough)
+    } else {
+        let failing: f64 = counting().filter(|one| one.ratio() >= rules.ratio).map(|one| one.confidence.min(1.0)).sum();
+        let enough = samples >= rules.samples;
+        let out = enough && failure_ratio >= rules.ratio && failing >= rules.quorum(active_edges);
+        (if out { RegionVerdict::Ejected } else { RegionVerdict::Healthy }, enough)
+    };
+    Finding {
+        verdict,
+        rule: match (enough, few) {
+            (false, _) => Rule::NoEvidence,
+            (true, true) => Rule::FewEdges,
+            (true, false) => Rule::Quorum,
+        },
+        failure_ratio,
+        samples,
+        reporters: counting().count(),
+        confidence: (trust / TRUSTED_REPORTERS).min(1.0),
+        ours: failed > 0.0 && counting().map(|reporter| reporter.pointing_at_us).sum::<f64>() * 2.0 >= failed,
+    }
+}
+
+/// Failure ratio weighted by samples and confidence, with no edge above `cap` of the whole weight.
+fn capped_ratio(reporters: &[Reporter], cap: f64) -> f64 {
+    let mut weighted: Vec<(f64, f64)> = reporters
+        .iter()
+        .filter(|reporter| reporter.counts())
+        .map(|reporter| (reporter.samples * reporter.confidence.min(1.0), reporter.ratio()))
+        .collect();
+    weighted.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let limit = limit_of(&weighted, cap);
+    let total: f64 = weighted.iter().map(|(weight, _)| weight.min(limit)).sum();
+    weighted.iter().map(|(weight, ratio)| weight.min(limit) * ratio).sum::<f64>() / total
+}
+
+/// The largest weight such that nobody who is cut to it has more than `cap` of what remains. With so few reporters that this cannot be,
+/// everybody weighs the same.
+fn limit_of(descending: &[(f64, f64)], cap: f64) -> f64 {
+    let mut rest: f64 = descending.iter().map(|(weight, _)| weight).sum();
+    for (cut, (weight, _)) in descending.iter().enumerate() {
+        // With the `cut` largest at the limit: limit = cap · (cut · limit + rest).
+        let share = 1.0 - cap * cut as f64;
+        if share <= 0.0 {
+            break;
+        }
+        let limit = cap * rest / share;
+        if *weight <= limit {
+            return limit.max(*weight);
+        }
+        rest -= weight;
+    }
+    descending.last().map_or(0.0, |(weight, _)| *weight)
+}
+
+/// Reporters beyond which more of them add no trust.
+const TRUSTED_REPORTERS: f64 = 3.0;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,99 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn saw(samples: f64, failed: f64) -> Reporter {
+    Reporter { samples, failed, pointing_at_us: 0.0, confidence: 1.0 }
+}
+
+fn verdict(reporters: &[Reporter], active: usize) -> RegionVerdict {
+    judge(reporters, active, &VerdictRules::default()).verdict
+}
+
+#[test]
+fn a_quorum_with_enough_samples_ejects() {
+    let failing = [saw(7.0, 7.0); 4];
+    assert_eq!(verdict(&failing, 4), RegionVerdict::Ejected);
+    assert_eq!(verdict(&failing, 12), RegionVerdict::Healthy, "four of twelve are not more than a third");
+    assert_eq!(verdict(&failing, 11), RegionVerdict::Ejected);
+    assert_eq!(verdict(&[saw(4.0, 4.0); 4], 4), RegionVerdict::Healthy, "16 samples");
+    assert_eq!(verdict(&[saw(10.0, 4.9); 4], 4), RegionVerdict::Healthy, "49 %");
+}
+
+#[test]
+fn one_loud_edge_is_cut_to_a_fifth() {
+    let mut reporters = vec![saw(20.0, 0.0); 9];
+    reporters.push(saw(100_000.0, 100_000.0));
+    let finding = judge(&reporters, 10, &VerdictRules::default());
+    assert!((finding.failure_ratio - 0.2).abs() < 1e-9, "{finding:?}");
+    assert_eq!(finding.verdict, RegionVerdict::Healthy);
+}
+
+#[test]
+fn with_fewer_than_five_reporters_all_weigh_the_same() {
+    let finding = judge(&[saw(1_000.0, 1_000.0), saw(10.0, 0.0), saw(10.0, 0.0), saw(10.0, 0.0)], 4, &VerdictRules::default());
+    assert!((finding.failure_ratio - 0.25).abs() < 1e-9, "{finding:?}");
+}
+
+#[test]
+fn fewer_than_four_edges_only_degrade_and_only_together() {
+    assert_eq!(verdict(&[saw(10.0, 10.0), saw(10.0, 10.0), saw(3.0, 0.0)], 3), RegionVerdict::Degraded, "three samples have no say");
+    assert_eq!(verdict(&[saw(10.0, 10.0), saw(10.0, 0.0)], 2), RegionVerdict::Healthy);
+    assert_eq!(verdict(&[saw(9.0, 9.0)], 1), RegionVerdict::Healthy);
+    assert_eq!(verdict(&[saw(10.0, 9.0)], 1), RegionVerdict::Degraded);
+    let finding = judge(&[saw(10.0, 10.0)], 1, &VerdictRules::default());
+    assert_eq!(finding.rule, Rule::FewEdges);
+    assert!((finding.confidence - 1.0 / 3.0).abs() < 1e-9);
+}
+
+#[test]
+fn who_does_not_trust_itself_has_no_say() {
+    let doubtful = [Reporter { confidence: 0.0, ..saw(50.0, 50.0) }; 6];
+    assert_eq!(judge(&doubtful, 6, &VerdictRules::default()), Finding::default());
+    let new_build = [Reporter { confidence: 0.5, ..saw(50.0, 50.0) }; 5];
+    assert_eq!(verdict(&new_build, 9), RegionVerdict::Healthy, "five new builds weigh 2.5 of 4");
+}
+
+#[test]
+fn failures_to_connect_point_at_us() {
+    let connect = [Reporter { pointing_at_us: 6.0, ..saw(10.0, 10.0) }; 4];
+    assert!(judge(&connect, 4, &VerdictRules::default()).ours);
+    assert!(!judge(&[saw(10.0, 10.0); 4], 4, &VerdictRules::default()).ours);
+}
+
+proptest! {
+    /// `n ≥ 3f + 1`: whatever the faulty ones claim, a healthy endpoint stays, even when the honest ones see little of it.
+    #[test]
+    fn faulty_reporters_never_reach_the_quorum(
+        faulty in prop::collection::vec((0.0_f64..1e6, 0.0_f64..=1.0), 1..12),
+        honest in prop::collection::vec(0.0_f64..50.0, 25..60),
+    ) {
+        let n = 3 * faulty.len() + 1;
+        let mut reporters: Vec<Reporter> = faulty.iter().map(|(samples, ratio)| saw(*samples, samples * ratio)).collect();
+        reporters.extend(honest.iter().cycle().take(n - faulty.len()).map(|samples| saw(*samples, samples * 0.1)));
+        let verdict = verdict(&reporters, n);
+        prop_assert_ne!(verdict, RegionVerdict::Ejected);
+    }
+
+    #[test]
+    fn nobody_has_more_than_the_cap(samples in prop::collection::vec(0.1_f64..1e4, 5..40), liar in 0_usize..40) {
+        let liar = liar % samples.len();
+        let reporters: Vec<Reporter> =
+            samples.iter().enumerate().map(|(at, samples)| saw(*samples, if at == liar { *samples } else { 0.0 })).collect();
+        let ratio = judge(&reporters, reporters.len(), &VerdictRules::default()).failure_ratio;
+        prop_assert!(ratio <= 0.2 + 1e-9, "{}", ratio);
+    }
+
+    #[test]
+    fn the_order_of_reporters_does_not_matter(mut counts in prop::collection::vec((0.0_f64..100.0, 0.0_f64..=1.0), 0..20), active in 0_usize..30) {
+        let finding = |counts: &[(f64, f64)]| {
+            let reporters: Vec<Reporter> = counts.iter().map(|(samples, ratio)| saw(*samples, samples * ratio)).collect();
+            judge(&reporters, active, &VerdictRules::default())
+        };
+        let forward = finding(&counts);
+        counts.reverse();
+        let backward = finding(&counts);
+        prop_assert_eq!(forward.verdict, backward.verdict);
+        prop_assert!((forward.failure_ratio - backward.failure_ratio).abs() < 1e-9);
+    }
+}
