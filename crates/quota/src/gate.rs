@@ -117,9 +117,6 @@ impl Gate {
             return Some(Decision::Allowed(Ask::reserve(request, now, 1).blank(now)));
         }
         if let Some(decision) = self.store.reserve_now(request) {
-            if let Decision::Allowed(reservation) = &decision {
-                self.wallets.observe_if_tight(&Owner::of(request), reservation, now);
-            }
             return Some(self.decided(decision, now));
         }
         let ask = Ask::reserve(request, now, 1);
@@ -152,12 +149,6 @@ impl Gate {
             self.ask_store(&owner, request, now).await
         };
         self.decided(decision, now)
-    }
-
-    /// Whether less than a tenth of a budget of this key was left when it was last seen: then a request should be estimated with all that
-    /// it allows ([`crate::output_tokens`]).
-    pub fn is_tight(&self, limits: &LimitSet, selection: Selection) -> bool {
-        self.wallets.is_tight(&Owner::new(limits, selection), self.now())
     }
 
     /// Tells what a reservation was really used for. Never waits.

@@ -13,7 +13,6 @@
 //! - [`MemoryStore`]: exact on one node, survives restarts by a file. [`RedisStore`]: shared by the edges of a region.
 //! - [`Allocator`] and [`Holder`]: regional shares of global limits, and grants of global budgets. Pure; the control plane carries the messages.
 //! - [`explain`]: how wrong each limit can become, in numbers and sentences.
-//! - [`prompt_tokens`], [`output_tokens`], [`OutputLengths`]: what a request will probably use.
 //!
 //! # What a Redis needs
 //!
@@ -40,7 +39,6 @@ mod bucket;
 mod clock;
 mod decision;
 mod denials;
-mod estimate;
 mod explain;
 mod gate;
 mod gcra;
@@ -60,7 +58,6 @@ mod wallet;
 pub use bucket::{Bucket, Cost, Meter};
 pub use clock::{Clock, Micros, SystemClock, monotonic};
 pub use decision::{Decision, Entry, Mode, Refusal, RefusalKind, Reservation};
-pub use estimate::{OutputLengths, USUAL_OUTPUT, output_tokens, prompt_tokens};
 pub use explain::{Bound, Topology, explain};
 pub use gate::{Gate, GateError, GateOptions, GateWorker};
 pub use limit::{Dimension, Funding, Limit, Scope, StoreDown, TokenKind, Window};

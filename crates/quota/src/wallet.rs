@@ -21,7 +21,7 @@ use crate::ask::Ask;
 use crate::bucket::Cost;
 use crate::clock::Micros;
 use crate::decision::Reservation;
-use crate::set::{LimitSet, Selection};
+use crate::set::Selection;
 use crate::settlement::Settlement;
 use crate::store::ReserveRequest;
 use crate::usage::Usage;
@@ -48,8 +48,6 @@ struct Wallet {
     buying: bool,
     /// Little is left: every request asks the store until then.
     exact_until: Micros,
-    /// Less than a tenth of a budget is left: estimates should be the longest possible until then.
-    tight_until: Micros,
     /// The store failed for this key: not asked until then.
     local_until: Micros,
 }
@@ -90,10 +88,6 @@ const IDLE: Micros = 2_000_000;
 pub(crate) const SPENDABLE: Micros = 60_000_000;
 /// Below this part of a limit nothing is bought in advance.
 const EXACT_PART: i64 = 20;
-/// Below this part of a budget estimates are the longest possible ...
-const TIGHT_PART: i64 = 10;
-/// ... until it was not seen below for so long.
-const TIGHT_FOR: Micros = 60_000_000;
 /// How long exact mode holds before it is looked at again.
 const EXACT_FOR: Micros = 1_000_000;
 /// A wallet without slices and requests is forgotten.
@@ -103,11 +97,8 @@ const RENEW: Micros = crate::ask::LEASE / 3;
 
 impl Owner {
     pub(crate) fn of(request: &ReserveRequest<'_>) -> Self {
-        Self::new(request.limits, request.selection)
-    }
-
-    pub(crate) fn new(limits: &LimitSet, selection: Selection) -> Self {
-        Self { slot: limits.slot.clone(), key: limits.subject.key.clone(), selection }
+        let limits = request.limits;
+        Self { slot: limits.slot.clone(), key: limits.subject.key.clone(), selection: request.selection }
     }
 
     pub(crate) fn holding(reservation: &Reservation) -> Self {
@@ -182,22 +173,6 @@ impl Wallets {
         self.shard(owner).lock().entry(owner.clone()).or_default().observe(reservation, now);
     }
 
-    /// The same for a store that needs no slices: only a budget that runs low is worth a wallet.
-    pub(crate) fn observe_if_tight(&self, owner: &Owner, reservation: &Reservation, now: Micros) {
-        let tight = reservation.entries.iter().any(|entry| {
-            matches!(entry.bucket.meter(), crate::bucket::Meter::Budget(_))
-                && entry.remaining < i64::try_from(entry.amount).unwrap_or(i64::MAX) / TIGHT_PART
-        });
-        if tight {
-            self.observe(owner, reservation, now);
-        }
-    }
-
-    /// Whether little was left of a budget lately.
-    pub(crate) fn is_tight(&self, owner: &Owner, now: Micros) -> bool {
-        self.shard(owner).lock().get(owner).is_some_and(|wallet| wallet.tight_until > now)
-    }
-
     /// The store failed for this key: decide locally for a while.
     pub(crate) fn failed(&self, owner: &Owner, until: Micros) {
         self.shard(owner).lock().entry(owner.clone()).or_default().local_until = until;
@@ -219,7 +194,7 @@ impl Wallets {
         for shard in &self.shards {
             shard.lock().retain(|_, wallet| {
                 wallet.tend(now, duties);
-                !wallet.slices.is_empty() || wallet.buying || wallet.tight_until > now || now < wallet.pace.seen().saturating_add(FORGET)
+                !wallet.slices.is_empty() || wallet.buying || now < wallet.pace.seen().saturating_add(FORGET)
             });
         }
     }
@@ -251,9 +226,6 @@ impl Wallet {
             let whole = i64::try_from(entry.amount).unwrap_or(i64::MAX);
             if entry.remaining < whole / EXACT_PART {
                 self.exact_until = now + EXACT_FOR;
-            }
-            if entry.remaining < whole / TIGHT_PART {
-                self.tight_until = now + TIGHT_FOR;
             }
         }
     }

@@ -185,8 +185,6 @@ async fn a_budget_that_runs_out_is_spent_exactly_and_not_overrun() {
         for _ in 0..1_500 {
             if let Decision::Allowed(reservation) = bench.gate.reserve(&bench.request(&limits, usage(1_000))).await {
                 admitted += 1;
-                let tight = bench.gate.is_tight(&limits, limits.select("a/b", None));
-                assert!(if admitted < 850 { !tight } else { tight || admitted < 950 }, "{admitted}: {tight}");
                 bench.gate.settle(reservation, &usage(1_000));
             }
             pause(5).await;
