@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Micros;
+use crate::clock::{Micros, monotonic};
 use crate::gcra::Rate;
 use crate::limit::{Dimension, Limit, Window};
 use crate::period::Period;
@@ -47,8 +47,8 @@ pub(crate) enum Rule {
 
 impl Bucket {
     /// How much may be used here and now: the declared amount, or this region's share of it.
-    pub fn amount(&self, now: Micros) -> u64 {
-        self.share.as_ref().map_or(self.limit.amount, |share| share.at(now).min(self.limit.amount))
+    pub fn amount(&self) -> u64 {
+        self.share.as_ref().map_or(self.limit.amount, |share| share.at(monotonic()).min(self.limit.amount))
     }
 
     /// How it is counted.

@@ -2,7 +2,8 @@
 //!
 //! Microseconds, never nanoseconds: the same numbers are doubles in Lua, exact up to 2^53, and today's epoch takes 51 bits.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::OnceLock;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Microseconds since the Unix epoch.
 pub type Micros = u64;
@@ -11,6 +12,12 @@ pub type Micros = u64;
 pub trait Clock: Send + Sync + 'static {
     /// Now, in microseconds since the Unix epoch.
     fn now(&self) -> Micros;
+}
+
+/// Microseconds since this process first asked: for leases, which a corrected wall clock must neither shorten nor lengthen.
+pub fn monotonic() -> Micros {
+    static START: OnceLock<Instant> = OnceLock::new();
+    u64::try_from(START.get_or_init(Instant::now).elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
 /// The clock of the machine.

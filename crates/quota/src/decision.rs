@@ -14,6 +14,7 @@ use crate::period::Period;
 use crate::set::Selection;
 
 /// May it run?
+#[expect(clippy::large_enum_variant, reason = "most requests are allowed; a box would cost each of them an allocation")]
 #[derive(Debug)]
 pub enum Decision {
     /// Yes; settle the reservation when it has ended.

@@ -7,7 +7,7 @@ mod leases;
 mod worker;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use prometheus::Registry;
@@ -42,8 +42,10 @@ pub struct Gate {
     edges: AtomicU32,
     slices: bool,
     work: mpsc::Sender<Work>,
-    /// The last failure of the store, for one log line per outage.
-    failed_at: AtomicU64,
+    /// The last call to the store failed.
+    down: AtomicBool,
+    /// The store is being looked after.
+    tending: AtomicBool,
 }
 
 /// How a gate is set up.
@@ -95,7 +97,8 @@ impl Gate {
             edges: AtomicU32::new(1),
             slices: options.slices,
             work,
-            failed_at: AtomicU64::new(0),
+            down: AtomicBool::new(false),
+            tending: AtomicBool::new(false),
         });
         Ok((gate.clone(), GateWorker::new(gate, queue)))
     }
@@ -108,7 +111,11 @@ impl Gate {
 
     /// The decision, if it can be made without waiting.
     pub fn reserve_now(&self, request: &ReserveRequest<'_>) -> Option<Decision> {
-        let now = self.clock.now();
+        let now = self.now();
+        if request.selection.is_empty() {
+            // Nothing is limited: nothing is counted.
+            return Some(Decision::Allowed(Ask::reserve(request, now, 1).blank(now)));
+        }
         if let Some(decision) = self.store.reserve_now(request) {
             return Some(self.decided(decision, now));
         }
@@ -133,7 +140,7 @@ impl Gate {
         if let Some(decision) = self.reserve_now(request) {
             return decision;
         }
-        let now = self.clock.now();
+        let now = self.now();
         let owner = Owner::of(request);
         self.wallets.note(&owner, &request.estimate, now);
         let decision = if self.slices && self.wallets.may_buy(&owner, now) {
@@ -146,7 +153,10 @@ impl Gate {
 
     /// Tells what a reservation was really used for. Never waits.
     pub fn settle(&self, reservation: Reservation, actual: &Usage) {
-        let now = self.clock.now();
+        if reservation.entries.is_empty() {
+            return;
+        }
+        let now = self.now();
         let settlement = Settlement::new(reservation, actual);
         if settlement.reservation.mode != Mode::Slice {
             self.leases.forget(&settlement.reservation);
@@ -161,7 +171,10 @@ impl Gate {
                 self.local.settle(&settlement, now);
                 Work::Settle(settlement.whole(actual))
             }
-            Mode::Exact => Work::Settle(settlement),
+            Mode::Exact => match self.store.settle_now(&settlement) {
+                Some(settled) => return self.metrics.settled(settled),
+                None => Work::Settle(settlement),
+            },
         };
         self.send(work);
     }
@@ -187,6 +200,16 @@ impl Gate {
         self.timed("snapshot", self.store.snapshot(limits, selection)).await
     }
 
+    /// Whether the last call to the store was answered.
+    pub fn is_store_up(&self) -> bool {
+        !self.down.load(Ordering::Relaxed)
+    }
+
+    /// The store's time: periods, leases and slices are counted by it.
+    fn now(&self) -> Micros {
+        self.clock.now().saturating_add_signed(self.store.ahead())
+    }
+
     /// The store, for restoring what a ledger knows.
     pub fn store(&self) -> &Arc<dyn QuotaStore> {
         &self.store
@@ -203,7 +226,7 @@ impl Gate {
     }
 
     async fn ask_store(&self, owner: &Owner, request: &ReserveRequest<'_>, now: Micros) -> Decision {
-        let guard = Abandoned { gate: self, request, armed: true };
+        let guard = Abandoned { gate: self, blank: || Ask::reserve(request, now, 1).blank(now), armed: true };
         let answer = self.timed("reserve", self.store.reserve(request)).await;
         guard.disarm();
         match answer {
@@ -224,7 +247,7 @@ impl Gate {
         match answer {
             Ok(Decision::Allowed(slice)) => {
                 buying.finish(Some(slice), request.lifetime);
-                let now = self.clock.now();
+                let now = self.now();
                 match self.wallets.take(owner, &Ask::reserve(request, now, 1), now) {
                     Some(reservation) => Decision::Allowed(reservation),
                     // Others were faster, or midnight came in between.
@@ -252,8 +275,9 @@ impl Gate {
         lifetime: Duration,
     ) -> Result<Decision, StoreError> {
         let demand = self.wallets.demand(owner);
+        let now = self.now();
         let request = SliceRequest {
-            id: slice_id(self.clock.now()),
+            id: slice_id(now),
             limits,
             selection,
             least: *least,
@@ -262,21 +286,24 @@ impl Gate {
             divisor: self.edges.load(Ordering::Relaxed).saturating_mul(2),
             lifetime: lifetime.saturating_add(Duration::from_micros(SPENDABLE)),
         };
-        self.timed("buy_slice", self.store.buy_slice(&request)).await
+        let guard = Abandoned { gate: self, blank: || Ask::slice(&request, now).blank(now), armed: true };
+        let answer = self.timed("buy_slice", self.store.buy_slice(&request)).await;
+        // Bought or not, nobody will spend it.
+        if answer.is_ok() {
+            guard.disarm();
+        }
+        answer
     }
 
     /// The store gave no answer: this edge decides, and does not ask for this key again for a second.
     fn decide_alone(&self, owner: &Owner, request: &ReserveRequest<'_>, error: &StoreError) -> Decision {
-        let now = self.clock.now();
+        let now = self.now();
         self.wallets.failed(owner, now + LOCAL_FOR);
-        let last = self.failed_at.swap(now, Ordering::Relaxed);
-        if now.saturating_sub(last) > 5 * LOCAL_FOR {
-            tracing::warn!(%error, "the quota store gives no answer: limits are kept by each edge alone");
-        }
+        tracing::debug!(%error, "decided by this edge alone");
         let decision = self.local.reserve(request, now, self.edges.load(Ordering::Relaxed));
         if matches!(decision, Decision::Refused(_)) {
             // The store may have done what it did not answer.
-            self.send(Work::Settle(Settlement::nothing(blank(request, now))));
+            self.send(Work::Settle(Settlement::nothing(Ask::reserve(request, now, 1).blank(now))));
         }
         decision
     }
@@ -292,38 +319,50 @@ impl Gate {
         let answer = call.await;
         self.metrics.called(operation, began.elapsed());
         match &answer {
-            Ok(_) => self.metrics.up.set(1),
+            Ok(_) => {
+                if self.down.swap(false, Ordering::Relaxed) {
+                    self.metrics.up.set(1);
+                    tracing::info!("the quota store answers again");
+                }
+            }
             // It answered; only this organisation's spend is unknown.
-            Err(StoreError::SpendUnknown { .. }) => {}
-            Err(_) => self.metrics.up.set(0),
+            Err(StoreError::SpendUnknown { organisation }) => {
+                tracing::debug!(%organisation, "credits stay shut until the spend is restored from the ledger");
+            }
+            Err(error) => {
+                if !self.down.swap(true, Ordering::Relaxed) {
+                    self.metrics.up.set(0);
+                    tracing::warn!(%error, "the quota store gives no answer: limits are kept by each edge alone");
+                }
+            }
         }
         answer
     }
 }
 
-/// Settles to nothing when the caller leaves before the store has answered.
-struct Abandoned<'a, 'b> {
+/// Settles to nothing what the store may have given to a caller who left before it answered.
+struct Abandoned<'a, F: Fn() -> Reservation> {
     gate: &'a Gate,
-    request: &'a ReserveRequest<'b>,
+    /// What the store would know: the entries, holding nothing.
+    blank: F,
     armed: bool,
 }
 
-impl Abandoned<'_, '_> {
+impl<F: Fn() -> Reservation> Abandoned<'_, F> {
     fn disarm(mut self) {
         self.armed = false;
     }
 }
 
-impl Drop for Abandoned<'_, '_> {
+impl<F: Fn() -> Reservation> Drop for Abandoned<'_, F> {
     fn drop(&mut self) {
         if self.armed {
-            let reservation = blank(self.request, self.gate.clock.now());
-            self.gate.send(Work::Settle(Settlement::nothing(reservation)));
+            self.gate.send(Work::Settle(Settlement::nothing((self.blank)())));
         }
     }
 }
 
-/// Lets somebody else buy when the buyer leaves. The slice, if it was bought, expires as consumed.
+/// Lets somebody else buy when the buyer leaves.
 struct Buying<'a> {
     gate: &'a Gate,
     owner: &'a Owner,
@@ -333,19 +372,14 @@ struct Buying<'a> {
 impl Buying<'_> {
     fn finish(mut self, slice: Option<Reservation>, lifetime: Duration) {
         self.done = true;
-        self.gate.wallets.bought(self.owner, slice, micros(lifetime), self.gate.clock.now());
+        self.gate.wallets.bought(self.owner, slice, micros(lifetime), self.gate.now());
     }
 }
 
 impl Drop for Buying<'_> {
     fn drop(&mut self) {
         if !self.done {
-            self.gate.wallets.bought(self.owner, None, 0, self.gate.clock.now());
+            self.gate.wallets.bought(self.owner, None, 0, self.gate.now());
         }
     }
-}
-
-/// What the store would know of a request whose answer never came: the entries, holding nothing.
-fn blank(request: &ReserveRequest<'_>, now: Micros) -> Reservation {
-    Ask::reserve(request, now, 1).blank(now)
 }

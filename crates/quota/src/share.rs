@@ -3,12 +3,17 @@
 //! The number comes from the allocator of the limit's home region. When its lease runs out without a newer one, the floor stays: it is
 //! reserved for this region for ever, so using it can never break the sum.
 
+mod allocator;
+mod holder;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+pub use self::allocator::{Allocator, Assign, GRANT_LEASE, SHARE_LEASE, ShareReport, Shared};
+pub use self::holder::Holder;
 use crate::bucket::Bucket;
 use crate::clock::Micros;
 
@@ -21,7 +26,7 @@ pub struct Share {
 }
 
 impl Share {
-    /// What may be used at `now`.
+    /// What may be used at `now`, by [`crate::monotonic`].
     pub fn at(&self, now: Micros) -> u64 {
         // A reader between two writes sees the floor or an amount that was valid: `set` ends the old lease first.
         let until = self.until.load(Ordering::Acquire);
@@ -30,7 +35,7 @@ impl Share {
         if now < until && until == self.until.load(Ordering::Acquire) { amount } else { floor }
     }
 
-    /// Takes over an assignment: `amount` until `until`, then `floor`.
+    /// Takes over an assignment: `amount` until `until` by [`crate::monotonic`], then `floor`.
     pub fn set(&self, amount: u64, until: Micros, floor: u64) {
         self.until.store(0, Ordering::Release);
         self.amount.store(amount, Ordering::Release);

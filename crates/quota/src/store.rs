@@ -24,6 +24,11 @@ pub trait QuotaStore: Send + Sync + 'static {
         None
     }
 
+    /// Settles without waiting, when this store can: its caller may be back with the next request before any other task has run.
+    fn settle_now(&self, _settlement: &Settlement) -> Option<Settled> {
+        None
+    }
+
     /// Checks every limit of the request, and holds its estimate if all pass. The same id again gives the same answer.
     fn reserve<'a>(&'a self, request: &'a ReserveRequest<'a>) -> Pending<'a, Decision>;
 
@@ -41,6 +46,16 @@ pub trait QuotaStore: Send + Sync + 'static {
 
     /// What is used and left of the selected limits.
     fn snapshot<'a>(&'a self, limits: &'a LimitSet, selection: Selection) -> Pending<'a, Snapshot>;
+
+    /// Looks after the store's connections; called twice a second by the gate's worker. Nothing to do for a store in this process.
+    fn tend(&self) -> Pending<'_, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// The store's clock minus this process's, in microseconds, as far as the last answer told.
+    fn ahead(&self) -> i64 {
+        0
+    }
 
     /// After a loss: raises spend counters of an organisation to what the ledger knows, and lets its prepaid keys spend again. Never lowers.
     fn restore<'a>(&'a self, organisation: &'a str, spent: &'a [SpentEntry]) -> Pending<'a, ()>;

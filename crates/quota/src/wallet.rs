@@ -53,6 +53,7 @@ struct Wallet {
 }
 
 /// A decision without the store.
+#[expect(clippy::large_enum_variant, reason = "nearly always the large one, and moved once")]
 pub(crate) enum Taken {
     /// Paid from a slice; buy another when `refill`.
     Paid { reservation: Reservation, refill: bool },
@@ -169,9 +170,7 @@ impl Wallets {
 
     /// What the store said is left, after a single request.
     pub(crate) fn observe(&self, owner: &Owner, reservation: &Reservation, now: Micros) {
-        if let Some(wallet) = self.shard(owner).lock().get_mut(owner) {
-            wallet.observe(reservation, now);
-        }
+        self.shard(owner).lock().entry(owner.clone()).or_default().observe(reservation, now);
     }
 
     /// The store failed for this key: decide locally for a while.
@@ -219,15 +218,15 @@ impl Wallets {
 
 impl Wallet {
     fn observe(&mut self, reservation: &Reservation, now: Micros) {
-        let little = reservation.entries.iter().any(|entry| {
+        for entry in &reservation.entries {
+            // Budgets only: of a minute's tokens little may be left without any harm done.
+            if entry.bucket.limit.shadow || !matches!(entry.bucket.meter(), crate::bucket::Meter::Budget(_)) {
+                continue;
+            }
             let whole = i64::try_from(entry.amount).unwrap_or(i64::MAX);
-            // A rate's burst is its whole; of a minute's tokens little may be left without any harm done.
-            !entry.bucket.limit.shadow
-                && matches!(entry.bucket.meter(), crate::bucket::Meter::Budget(_))
-                && entry.remaining < whole / EXACT_PART
-        });
-        if little {
-            self.exact_until = now + EXACT_FOR;
+            if entry.remaining < whole / EXACT_PART {
+                self.exact_until = now + EXACT_FOR;
+            }
         }
     }
 

@@ -54,6 +54,9 @@ pub enum FileError {
     Encode(#[source] serde_json::Error),
 }
 
+/// The counters of each organisation, by key prefix.
+pub(super) type Loaded = Vec<(Arc<str>, Counters)>;
+
 pub(super) type Exported = (Arc<str>, serde_json::Result<serde_json::Value>);
 
 pub(super) fn save(path: &Path, all: Vec<Exported>) -> Result<(), FileError> {
@@ -75,7 +78,7 @@ pub(super) fn save(path: &Path, all: Vec<Exported>) -> Result<(), FileError> {
 }
 
 /// The state, or `None` when there is no file.
-pub(super) fn load(path: &Path) -> Result<Option<Vec<(Arc<str>, Counters)>>, FileError> {
+pub(super) fn load(path: &Path) -> Result<Option<Loaded>, FileError> {
     let content = match fs::read(path) {
         Ok(content) => content,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -96,7 +99,7 @@ enum Problem {
     Damaged(String),
 }
 
-fn parse(content: &[u8]) -> Result<Vec<(Arc<str>, Counters)>, Problem> {
+fn parse(content: &[u8]) -> Result<Loaded, Problem> {
     let damaged = |what: &str| Problem::Damaged(what.to_owned());
     let end = content.iter().take(200).position(|byte| *byte == b'\n').ok_or_else(|| damaged("no header"))?;
     let (header, body) = (&content[..end], &content[end + 1..]);
