@@ -9,8 +9,10 @@
 pub mod admin;
 pub mod agreement;
 pub mod api;
+mod edges;
 pub mod fleet;
 pub mod health_batch;
+pub mod leader;
 mod machine;
 mod proposer;
 mod published;
@@ -19,6 +21,7 @@ mod relay;
 pub mod state;
 
 pub use agreement::{Agreement, Alone};
+pub use edges::{Confirmed, Edges, Gathered};
 pub use machine::Machine;
 pub use proposer::{Proposer, SubmitError};
 pub use published::Published;
