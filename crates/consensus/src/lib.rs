@@ -9,9 +9,15 @@ mod application;
 mod config;
 mod consensus;
 mod error;
+mod known_bugs;
+mod log_store;
 mod member;
+mod message;
+#[cfg(test)]
+mod seeds;
+mod snapshot;
+mod state_store;
 mod timing;
-#[expect(dead_code, reason = "used by the stores")]
 mod types;
 
 pub use application::{Application, Frozen, RestoreError};

@@ -6,12 +6,21 @@
 #![warn(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod admin;
+pub mod agreement;
 pub mod api;
+pub mod fleet;
+pub mod health_batch;
 mod machine;
+mod proposer;
 mod published;
 pub mod publisher;
+mod relay;
 pub mod state;
 
+pub use agreement::{Agreement, Alone};
 pub use machine::Machine;
+pub use proposer::{Proposer, SubmitError};
 pub use published::Published;
+pub use relay::{Peers, RelayService};
 pub use state::State;

@@ -30,7 +30,7 @@ use tidegate_proto::{Digest, Kind};
 
 pub use audit::{AUDIT_KEPT, Audit, BrokenChain, verify as verify_audit};
 pub use changes::{Changed, Digests, REMEMBERED_CHANGES};
-pub use health::Health;
+pub use health::{Health, UptimeCounts, UptimeWindow};
 pub use history::{History, REVISION_BYTES_KEPT, REVISIONS_KEPT};
 pub use id::Id;
 pub use keys::KEY_TOMBSTONE_SECONDS;

@@ -15,9 +15,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, header};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use subtle::ConstantTimeEq;
 use tidegate_routing::{Mode, Preferences};
+use tidegate_runtime::api_key::Digester;
 
 use crate::config::{Defaults, KeyConfig, KeyPolicy};
 use crate::hash;
@@ -32,23 +33,6 @@ pub(crate) use policy::{Policies, Policy};
 #[must_use]
 pub fn digest(key: &str, pepper: Option<&SecretString>) -> [u8; 32] {
     Digester::new(pepper).digest(key)
-}
-
-/// [`digest`] with the pepper prepared once.
-#[derive(Clone)]
-struct Digester(Option<[u8; 32]>);
-
-impl Digester {
-    fn new(pepper: Option<&SecretString>) -> Self {
-        Self(pepper.map(|pepper| *blake3::hash(pepper.expose_secret().as_bytes()).as_bytes()))
-    }
-
-    fn digest(&self, key: &str) -> [u8; 32] {
-        match &self.0 {
-            Some(pepper) => *blake3::keyed_hash(pepper, key.as_bytes()).as_bytes(),
-            None => *blake3::hash(key.as_bytes()).as_bytes(),
-        }
-    }
 }
 
 /// A caller that may be served. One per key, and there may be a million keys: what many keys share stands in [`Policy`].

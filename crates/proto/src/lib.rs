@@ -5,8 +5,10 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod problem;
 mod resource;
 
+pub use problem::Problem;
 pub use resource::{Digest, Kind, ResourceMap, UnknownKind};
 
 /// Messages and services of `proto/tidegate/v1`.

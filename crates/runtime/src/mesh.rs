@@ -3,9 +3,15 @@
 //! Nothing here knows what is said over a connection. Two seams, [`Dial`] and [`Accept`], have two shapes each: mutual TLS for real
 //! meshes and plain TCP for development; the simulator brings its own pair. [`channel`] and [`incoming`] put gRPC on top of either.
 
+mod aging;
 mod grpc;
+mod identity;
+mod mtls;
 mod name;
 mod plain;
+mod refusal;
+mod verdict;
+mod verify;
 
 use std::fmt;
 use std::future::Future;
@@ -16,9 +22,13 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-pub use grpc::{ChannelOptions, Incoming, MeshIo, channel, dial_error, incoming};
+pub use grpc::{ChannelOptions, Incoming, MeshIo, channel, dial_error, incoming, server};
+pub use identity::{Identity, IdentityFiles};
+pub use mtls::{MtlsDialer, MtlsListener, MtlsOptions};
 pub use name::{MeshName, NameError, Role};
 pub use plain::{PlainDialer, PlainListener};
+pub use refusal::MeshMetrics;
+pub use verify::Admit;
 
 /// A future that owns what it needs for `'a`.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -5,7 +5,8 @@
 //! change it. TLS 1.3 and 1.2, with the post-quantum hybrid X25519MLKEM768 preferred where the other side has it.
 
 mod client;
-mod material;
+mod describe;
+pub(crate) mod material;
 mod metrics;
 mod reload;
 mod server;
@@ -18,7 +19,9 @@ use std::sync::Arc;
 use rustls::crypto::CryptoProvider;
 
 pub use client::{ClientTlsOptions, SystemRoots, TrustedRoots, client_config};
-pub use metrics::register_certificate_metrics;
+pub use describe::{CertificateDescription, describe};
+pub(crate) use metrics::ReloadMetrics;
+pub use metrics::{Watched, register_certificate_metrics};
 pub use reload::{ReloadReport, Reloader};
 pub use server::{ServerTlsOptions, TlsVersion, server_config};
 pub use store::{CertificateInfo, CertificateStore};
@@ -85,7 +88,7 @@ pub enum TlsError {
 }
 
 /// The cryptography of every connection.
-fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 

@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
+use crate::commands::certs::CertsCommand;
 use crate::commands::dev::DevArgs;
+use crate::commands::kek::KekCommand;
 use crate::config::file::LogFormatName;
-use crate::key::KeyEnv;
+use crate::key::KeyEnvName;
 
 /// One API and one key in front of many models and many providers.
 #[derive(Debug, Parser)]
@@ -65,6 +67,12 @@ Example:
     /// Callers' keys.
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Certificates of the mesh's members, from an authority of your own.
+    #[command(subcommand)]
+    Certs(CertsCommand),
+    /// Keys that seal providers' credentials.
+    #[command(subcommand)]
+    Kek(KekCommand),
     /// Print completions for a shell.
     #[command(after_help = "\
 Examples:
@@ -208,7 +216,7 @@ Examples:
 pub(crate) struct KeyNewArgs {
     /// What the key is meant for; shows in its first letters.
     #[arg(long, value_enum, default_value = "live")]
-    pub(crate) env: KeyEnv,
+    pub(crate) env: KeyEnvName,
     /// Name of the key in the configuration.
     #[arg(long, default_value = "new-key")]
     pub(crate) name: String,

@@ -1,11 +1,13 @@
 //! One file per command.
 
 mod catalog;
+pub(crate) mod certs;
 mod check;
 mod completions;
 pub(crate) mod dev;
 mod edge;
 mod explain;
+pub(crate) mod kek;
 mod key;
 mod schema;
 mod version;
@@ -32,6 +34,8 @@ pub(crate) fn run(cli: Cli, output: &mut Output) -> anyhow::Result<ExitCode> {
         Command::Explain(args) => explain::run(&args, output),
         Command::Key(KeyCommand::New(args)) => key::new(&args, output),
         Command::Key(KeyCommand::Digest(args)) => key::digest(&args, output),
+        Command::Certs(command) => certs::run(&command, output),
+        Command::Kek(command) => kek::run(&command, output),
         Command::Completions { shell } => Ok(completions::run(shell, output)),
         Command::Version => Ok(version::run(output)),
     }

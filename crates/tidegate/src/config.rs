@@ -9,6 +9,7 @@ pub(crate) mod lower;
 mod mask;
 pub(crate) mod problem;
 pub(crate) mod read;
+pub(crate) mod resources;
 pub(crate) mod scalar;
 pub(crate) mod suggest;
 #[cfg(test)]
@@ -30,13 +31,15 @@ const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
 pub(crate) fn load(path: &Path, environment: &Environment, secrets: Secrets) -> (Option<Config>, Report) {
     match text_of(path) {
         Ok(text) => parse(&path.display().to_string(), &text, environment, secrets),
-        Err(message) => {
-            let source = Source { name: path.display().to_string(), text: String::new() };
-            let span = tree::Span { source: 0, range: 0..0 };
-            let problem = Problem::error(span, message).help("check the path, and that this user may read it");
-            (None, Report { sources: vec![source], problems: vec![problem], files: Vec::new() })
-        }
+        Err(message) => (None, unreadable(path, message)),
     }
+}
+
+fn unreadable(path: &Path, message: String) -> Report {
+    let source = Source { name: path.display().to_string(), text: String::new() };
+    let span = tree::Span { source: 0, range: 0..0 };
+    let problem = Problem::error(span, message).help("check the path, and that this user may read it");
+    Report { sources: vec![source], problems: vec![problem], files: Vec::new() }
 }
 
 /// Checks a text. `name` is what messages call it.

@@ -12,7 +12,7 @@ use http::Uri;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::Connected;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Channel, Endpoint, Server};
 use tower_service::Service;
 
 use super::{Accept, BoxFuture, Dial, DialError, Expect, Io, Peer};
@@ -59,6 +59,20 @@ pub fn channel(dial: Arc<dyn Dial>, address: impl Into<String>, expect: Expect, 
         endpoint = endpoint.timeout(timeout);
     }
     endpoint.connect_with_connector_lazy(Connector { dial, address: address.into().into(), expect })
+}
+
+/// A tonic server with the settings that go with [`channel`]. Callers are asked to open a new connection (HTTP/2 GOAWAY) after 24 to
+/// 30 minutes, at random per process; calls that run then have another quarter of an hour. So identities change hands well before
+/// connections are cut at the age of an hour.
+pub fn server() -> Server {
+    let options = ChannelOptions::default();
+    Server::builder()
+        .max_connection_age(ASK_TO_MOVE.mul_f64(0.8 + 0.2 * fastrand::f64()))
+        .max_connection_age_grace(MOVE_GRACE)
+        .http2_keepalive_interval(Some(options.keep_alive_interval))
+        .http2_keepalive_timeout(Some(options.keep_alive_timeout))
+        .initial_stream_window_size(options.stream_window)
+        .initial_connection_window_size(options.connection_window)
 }
 
 /// The failed dial behind a status, if that is what it was.
@@ -192,8 +206,12 @@ impl AsyncWrite for MeshIo {
 
 /// What HTTP/2 calls the authority. Who the other side is, TLS says.
 const AUTHORITY: &str = "http://tidegate.mesh";
+/// Half of the greatest age.
+const ASK_TO_MOVE: Duration = Duration::from_secs(1_800);
+/// Together with [`ASK_TO_MOVE`] well below the greatest age.
+const MOVE_GRACE: Duration = Duration::from_secs(900);
 /// Long enough not to spin, short enough that nobody's dial times out meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -15,15 +15,17 @@ use super::{CertificateFiles, TlsError};
 
 /// What a leaf certificate says about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct LeafFacts {
+pub(crate) struct LeafFacts {
     /// DNS names in lower case, wildcards as `*.example.org`.
-    pub(super) names: Vec<String>,
+    pub(crate) names: Vec<String>,
+    /// URI names as they stand there.
+    pub(crate) uris: Vec<String>,
     /// End of validity, seconds since the Unix epoch.
-    pub(super) not_after: u64,
+    pub(crate) not_after: u64,
 }
 
 /// All certificates of a PEM file, at least one.
-pub(super) fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(crate) fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let bytes = read(path)?;
     let certificates: Result<Vec<_>, PemError> = CertificateDer::pem_slice_iter(&bytes).collect();
     let certificates = certificates.map_err(|error| content(path, error))?;
@@ -34,7 +36,7 @@ pub(super) fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'stati
 }
 
 /// The first private key of a PEM file.
-pub(super) fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+pub(crate) fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     let bytes = read(path)?;
     PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| match error {
         PemError::NoItemsFound => content(path, "holds no PEM private key (PKCS#8, PKCS#1 or SEC1)"),
@@ -43,7 +45,7 @@ pub(super) fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> 
 }
 
 /// Chain and key as one, proven to belong together.
-pub(super) fn certified_key(
+pub(crate) fn certified_key(
     files: &CertificateFiles,
     chain: Vec<CertificateDer<'static>>,
     provider: &CryptoProvider,
@@ -56,24 +58,23 @@ pub(super) fn certified_key(
 }
 
 /// Names and validity of a leaf. `path` is for the error only.
-pub(super) fn leaf_facts(path: &Path, leaf: &CertificateDer<'_>) -> Result<LeafFacts, TlsError> {
+pub(crate) fn leaf_facts(path: &Path, leaf: &CertificateDer<'_>) -> Result<LeafFacts, TlsError> {
     let (_, parsed) = X509Certificate::from_der(leaf).map_err(|error| content(path, format!("not an X.509 certificate: {error}")))?;
     let not_after = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
     let alternatives = parsed.subject_alternative_name().map_err(|error| content(path, format!("subject alternative names: {error}")))?;
-    let names = alternatives
-        .map(|extension| extension.value.general_names.as_slice())
-        .unwrap_or_default()
-        .iter()
-        .filter_map(|name| match name {
-            GeneralName::DNSName(dns) => Some(dns.to_ascii_lowercase()),
-            _ => None,
-        })
-        .collect();
-    Ok(LeafFacts { names, not_after })
+    let (mut names, mut uris) = (Vec::new(), Vec::new());
+    for name in alternatives.map(|extension| extension.value.general_names.as_slice()).unwrap_or_default() {
+        match name {
+            GeneralName::DNSName(dns) => names.push(dns.to_ascii_lowercase()),
+            GeneralName::URI(uri) => uris.push((*uri).to_owned()),
+            _ => {}
+        }
+    }
+    Ok(LeafFacts { names, uris, not_after })
 }
 
 /// A complaint about the content of a file.
-pub(super) fn content(path: &Path, problem: impl ToString) -> TlsError {
+pub(crate) fn content(path: &Path, problem: impl ToString) -> TlsError {
     TlsError::Content { path: path.to_owned(), problem: problem.to_string() }
 }
 

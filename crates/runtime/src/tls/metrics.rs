@@ -8,24 +8,64 @@ use prometheus::proto::MetricFamily;
 use prometheus::{GaugeVec, IntCounterVec, Opts, Registry};
 
 use crate::clock::Clock;
+use crate::mesh::Identity;
 
 use super::reload::{ReloadReport, Reloader};
+use super::store::CertificateInfo;
 
-/// Adds `tidegate_cert_expiry_seconds{certificate}` and `tidegate_cert_reloads_total{result}` for a listener's certificates. The label
-/// is the path of the file, hence bounded by the configuration. To be called with all reloaders of a process at once.
-pub fn register_certificate_metrics(registry: &Registry, reloaders: Vec<Reloader>, clock: Clock) -> prometheus::Result<()> {
+/// Certificates whose end and renewals are measured.
+#[derive(Debug, Clone)]
+pub enum Watched {
+    /// Those that callers see.
+    Store(Reloader),
+    /// The one that other members of the mesh see.
+    Identity(Arc<Identity>),
+}
+
+impl From<Reloader> for Watched {
+    fn from(reloader: Reloader) -> Self {
+        Watched::Store(reloader)
+    }
+}
+
+impl From<Arc<Identity>> for Watched {
+    fn from(identity: Arc<Identity>) -> Self {
+        Watched::Identity(identity)
+    }
+}
+
+impl Watched {
+    fn certificates(&self) -> Vec<CertificateInfo> {
+        match self {
+            Watched::Store(reloader) => reloader.store().certificates(),
+            Watched::Identity(identity) => vec![identity.certificate()],
+        }
+    }
+
+    fn counts(&self) -> &Counts {
+        match self {
+            Watched::Store(reloader) => &reloader.metrics().counts,
+            Watched::Identity(identity) => &identity.metrics().counts,
+        }
+    }
+}
+
+/// Adds `tidegate_cert_expiry_seconds{certificate}` and `tidegate_cert_reloads_total{result}`. The label is the path of the file,
+/// hence bounded by the configuration. To be called once, with everything that a process has.
+pub fn register_certificate_metrics<W: Into<Watched>>(registry: &Registry, watched: Vec<W>, clock: Clock) -> prometheus::Result<()> {
+    let watched = watched.into_iter().map(Into::into).collect();
     let expiry = GaugeVec::new(
         Opts::new("tidegate_cert_expiry_seconds", "Time until the certificate in use expires, seconds; negative when it has."),
         &["certificate"],
     )?;
     let reloads =
         IntCounterVec::new(Opts::new("tidegate_cert_reloads_total", "Certificates replaced or refused while running."), &["result"])?;
-    registry.register(Box::new(CertificateCollector { reloaders, clock, expiry, reloads }))
+    registry.register(Box::new(CertificateCollector { watched, clock, expiry, reloads }))
 }
 
-/// Counts of one reloader and its clones.
+/// Counts of one reloader, or one identity, and its clones.
 #[derive(Debug, Clone, Default)]
-pub(super) struct ReloadMetrics {
+pub(crate) struct ReloadMetrics {
     counts: Arc<Counts>,
 }
 
@@ -36,7 +76,7 @@ struct Counts {
 }
 
 impl ReloadMetrics {
-    pub(super) fn observe(&self, report: &ReloadReport) {
+    pub(crate) fn observe(&self, report: &ReloadReport) {
         let add = |count: &AtomicU64, by: usize| count.fetch_add(by as u64, Ordering::Relaxed);
         add(&self.counts.replaced, report.replaced.len());
         add(&self.counts.refused, report.errors.len());
@@ -44,7 +84,7 @@ impl ReloadMetrics {
 }
 
 struct CertificateCollector {
-    reloaders: Vec<Reloader>,
+    watched: Vec<Watched>,
     clock: Clock,
     expiry: GaugeVec,
     reloads: IntCounterVec,
@@ -60,12 +100,12 @@ impl Collector for CertificateCollector {
     fn collect(&self) -> Vec<MetricFamily> {
         let now = self.clock.unix_seconds() as f64;
         let (mut replaced, mut refused) = (0, 0);
-        for reloader in &self.reloaders {
-            for certificate in reloader.store().certificates() {
+        for watched in &self.watched {
+            for certificate in watched.certificates() {
                 let path = certificate.path.to_string_lossy();
                 self.expiry.with_label_values(&[&*path]).set(certificate.not_after as f64 - now);
             }
-            let counts = &reloader.metrics().counts;
+            let counts = watched.counts();
             replaced += counts.replaced.load(Ordering::Relaxed);
             refused += counts.refused.load(Ordering::Relaxed);
         }

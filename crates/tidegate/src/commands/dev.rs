@@ -23,13 +23,14 @@ use tidegate_edge::config::{
 };
 use tidegate_edge::{Edge, Services};
 use tidegate_routing::{Preferences, Settings};
+use tidegate_runtime::api_key::{ApiKey, KeyEnv};
 use tidegate_runtime::dev_ca::{DevCa, DevCertificates};
 use tidegate_runtime::logging::{self, LogConfig, LogFormat};
 use tidegate_runtime::signals::StopSignals;
 
 use crate::cli::Global;
 use crate::config::file::LogFormatName;
-use crate::key::{ApiKey, KeyEnv};
+use crate::key;
 use fleet::Simulated;
 use pulse::Pulse;
 use screen::{LiveLine, Welcome};
@@ -257,7 +258,7 @@ fn stored_key(data: &Path) -> anyhow::Result<ApiKey> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
     }
-    let key = ApiKey::generate(KeyEnv::Test).context("make a key from the system's randomness")?;
+    let key = key::generate(KeyEnv::Test).context("make a key from the system's randomness")?;
     write_private(&path, key.expose()).with_context(|| format!("write {}; choose another folder with --data-dir", path.display()))?;
     Ok(key)
 }

@@ -7,6 +7,7 @@
 mod endpoint;
 mod key;
 mod limits;
+mod organisation;
 mod preferences;
 mod process;
 mod provider;
@@ -17,8 +18,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 pub(crate) use endpoint::{Endpoint, Modality, Model, PriceOverride, Prices, QuantizationName, TierName};
-pub(crate) use key::Key;
+pub(crate) use key::{Key, KeyPolicy};
 pub(crate) use limits::Limits;
+pub(crate) use organisation::{Organisation, Workspace};
 pub(crate) use preferences::{ModeName, Preferences};
 pub(crate) use process::{
     AccessLog, Certificate, Generations, Listener, Log, LogFormatName, Operations, Runtime, RuntimeModelName, Telemetry,
@@ -69,6 +71,10 @@ pub(crate) struct File {
     pub(crate) keys_pepper: Option<SecretRef>,
     /// Named request fragments, by slug, for `@preset/slug` and the `preset` field. The request's own fields win.
     pub(crate) presets: Named<JsonObject>,
+    /// Who workspaces and keys belong to, by slug.
+    pub(crate) organisations: Named<Organisation>,
+    /// Parts of organisations, by slug.
+    pub(crate) workspaces: Named<Workspace>,
     /// What holds when neither key nor request say otherwise.
     pub(crate) defaults: Defaults,
     /// Constants of health, breakers and weights. The defaults are meant to be right; each can be overridden.

@@ -3,9 +3,11 @@
 //! Nothing stops at the first problem. A value that cannot be used is reported and left out, and what refers to it is not reported
 //! again. When everything holds, the edge itself is asked to build its state, because it has the last word.
 
-mod credential;
+mod agreed;
+pub(crate) mod credential;
 mod endpoint;
 mod key;
+mod organisation;
 mod place;
 mod preferences;
 mod price;
@@ -25,6 +27,7 @@ use super::read::{Environment, Reading};
 use super::scalar::Named;
 use super::suggest;
 use crate::catalog::Catalogue;
+pub(crate) use agreed::{Agreed, agreed, key_policy, section_of};
 use place::Place;
 pub(crate) use process::ProcessConfig;
 
@@ -35,6 +38,20 @@ pub(crate) enum Secrets {
     Required,
     /// A missing one is a warning: the file is checked somewhere else than where it will run.
     Optional,
+}
+
+/// How a sealed secret of a provider's credential is opened, or why it cannot be.
+pub(crate) type OpenSealed<'a> = &'a dyn Fn(&str, &str) -> Result<secrecy::SecretString, String>;
+
+/// Where sealed secrets are.
+#[derive(Clone, Copy)]
+enum Sealed<'a> {
+    /// There are none: a file of its own is read.
+    Nowhere,
+    /// In the agreed state, and this process has no business with what is in them.
+    Unopened,
+    /// In the agreed state, by provider and credential.
+    Open(OpenSealed<'a>),
 }
 
 /// A configuration that an edge can use.
@@ -48,7 +65,8 @@ pub(crate) struct Config {
 /// Applies the rules. The report holds all problems; the configuration is there when none of them is an error.
 pub(crate) fn lower(reading: Reading, environment: &Environment, secrets: Secrets) -> (Option<Config>, Report) {
     let Reading { report, file, tree, whole } = reading;
-    let mut lowering = Lowering { environment, secrets, report, whole: Place::of(&whole), dangling: HashMap::new() };
+    let mut lowering =
+        Lowering { environment, secrets, sealed: Sealed::Nowhere, report, whole: Place::of(&whole), dangling: HashMap::new() };
     let root = Place::of(&tree);
 
     let (process, edge) = lowering.process(&file, root);
@@ -71,8 +89,14 @@ pub(crate) fn lower(reading: Reading, environment: &Environment, secrets: Secret
 pub(crate) fn catalogue(name: &str, text: &str) -> Result<Catalogue, Report> {
     let environment = Environment::default();
     let Reading { report, file, tree, whole } = super::read::read(name, text, &environment)?;
-    let mut lowering =
-        Lowering { environment: &environment, secrets: Secrets::Optional, report, whole: Place::of(&whole), dangling: HashMap::new() };
+    let mut lowering = Lowering {
+        environment: &environment,
+        secrets: Secrets::Optional,
+        sealed: Sealed::Nowhere,
+        report,
+        whole: Place::of(&whole),
+        dangling: HashMap::new(),
+    };
     let root = Place::of(&tree);
     let models = lowering.models(&file.models, root.get("models"));
     let mut names = Names::of(&[], &models);
@@ -88,6 +112,7 @@ pub(crate) fn catalogue(name: &str, text: &str) -> Result<Catalogue, Report> {
 struct Lowering<'a> {
     environment: &'a Environment,
     secrets: Secrets,
+    sealed: Sealed<'a>,
     report: Report,
     /// The file with the values that could not be read.
     whole: Place<'a>,
@@ -116,6 +141,8 @@ impl<'a> Lowering<'a> {
             }
         }
         self.models_are_consistent(&file.models, &names, root.get("models"));
+        self.organisations(&file.organisations, root.get("organisations"));
+        self.workspaces(&file.workspaces, &file.organisations, root.get("workspaces"));
         let keys_pepper = match &file.keys_pepper {
             Some(reference) => self.secret(reference, root.get("keys_pepper")),
             None => None,

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::file::File;
 use super::mask;
@@ -67,10 +67,11 @@ const PREFIX: &str = "TIDEGATE__";
 /// More structural problems than this are not looked for.
 const MAX_ROUNDS: usize = 200;
 
-fn read_structure(tree: &mut Node, report: &mut Report) -> Option<File> {
+/// Reads a structure out of a tree whose paths are named; what cannot be read is reported and taken out.
+pub(super) fn read_structure<T: DeserializeOwned>(tree: &mut Node, report: &mut Report) -> Option<T> {
     let mut taken_out: HashSet<String> = HashSet::new();
     for _ in 0..MAX_ROUNDS {
-        let failure = match File::deserialize(&*tree) {
+        let failure = match T::deserialize(&*tree) {
             Ok(file) => return Some(file),
             Err(error) => error.into_failure(tree),
         };

@@ -30,6 +30,8 @@ pub(crate) enum SecretRef {
     Env(String),
     /// A file; surrounding white space is not part of the secret.
     File(PathBuf),
+    /// In the agreed state, sealed, under the provider's and the credential's name.
+    Sealed,
     /// No secret is sent.
     None,
 }
@@ -148,6 +150,7 @@ impl<'de> Deserialize<'de> for SecretRef {
             Some(("file", "")) => Err("no path given\nwrite `file:/run/secrets/openai`"),
             Some(("file", path)) => Ok(SecretRef::File(path.into())),
             _ if text == "none" => Ok(SecretRef::None),
+            _ if text == "sealed" => Ok(SecretRef::Sealed),
             _ => Err("not a reference to a secret\nsecrets do not stand in this file: write `env:NAME`, `file:/path`, or `none` for a \
                       provider without keys"),
         })
@@ -159,6 +162,7 @@ impl fmt::Display for SecretRef {
         match self {
             SecretRef::Env(name) => write!(f, "env:{name}"),
             SecretRef::File(path) => write!(f, "file:{}", path.display()),
+            SecretRef::Sealed => f.write_str("sealed"),
             SecretRef::None => f.write_str("none"),
         }
     }
@@ -249,8 +253,8 @@ impl JsonSchema for SecretRef {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "string",
-            "description": "Where a secret is found: `env:NAME`, `file:/path`, or `none`.",
-            "pattern": "^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+|none)$",
+            "description": "Where a secret is found: `env:NAME`, `file:/path`, or `none`; `sealed` for one that the control plane has.",
+            "pattern": "^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+|none|sealed)$",
             "examples": ["env:OPENAI_API_KEY", "file:/run/secrets/openai"],
         })
     }

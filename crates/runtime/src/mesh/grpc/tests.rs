@@ -5,7 +5,7 @@ use http::{Request, Response};
 use tonic::body::Body;
 use tonic::client::Grpc as Client;
 use tonic::codegen::http::uri::PathAndQuery;
-use tonic::server::{Grpc as Server, UnaryService};
+use tonic::server::{Grpc as GrpcServer, UnaryService};
 use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
 
@@ -42,11 +42,11 @@ impl Service<Request<Body>> for Echo {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        Box::pin(async { Ok(Server::new(ProstCodec::<String, String>::default()).unary(Echo, request).await) })
+        Box::pin(async { Ok(GrpcServer::new(ProstCodec::<String, String>::default()).unary(Echo, request).await) })
     }
 }
 
-async fn call(channel: &Channel, text: &str) -> Result<String, Status> {
+pub(in crate::mesh) async fn call(channel: &Channel, text: &str) -> Result<String, Status> {
     let mut client = Client::new(channel.clone());
     client.ready().await.map_err(|error| Status::from_error(Box::new(error)))?;
     let path = PathAndQuery::from_static("/test.Echo/Echo");
@@ -54,11 +54,11 @@ async fn call(channel: &Channel, text: &str) -> Result<String, Status> {
     Ok(client.unary(tonic::Request::new(text.to_owned()), path, codec).await?.into_inner())
 }
 
-fn serve(accept: Arc<dyn Accept>, tasks: &Tasks) {
+pub(in crate::mesh) fn serve(accept: Arc<dyn Accept>, tasks: &Tasks) {
     let shutdown = tasks.shutdown().clone();
     tasks.spawn("echo", async move {
         let stop = async move { shutdown.requested().await };
-        tonic::transport::Server::builder().serve_with_incoming_shutdown(Echo, incoming(accept), stop).await.unwrap();
+        server().serve_with_incoming_shutdown(Echo, incoming(accept), stop).await.unwrap();
     });
 }
 

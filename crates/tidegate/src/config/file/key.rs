@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{ModeName, Preferences};
+use crate::config::scalar::Span;
 
 /// One caller's key, known by its digest.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -27,4 +28,20 @@ pub(crate) struct Key {
     /// Show the provider's own error text to this caller.
     #[serde(default)]
     pub(crate) raw_errors: bool,
+}
+
+/// What a key of the control plane may do: a key without what identifies it.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct KeyPolicy {
+    /// Slugs of models this key may use. Without it: all.
+    pub(crate) allowed_models: Vec<String>,
+    /// Preferences that hold for every request of this key; requests can only tighten them.
+    pub(crate) preferences: Preferences,
+    /// How to choose among endpoints unless the request says otherwise. Without it: the default of all keys.
+    pub(crate) mode: Option<ModeName>,
+    /// Show the provider's own error text to this caller.
+    pub(crate) raw_errors: bool,
+    /// How long an edge serves the key without word from the control plane. Without it: as the edge says.
+    pub(crate) grace: Option<Span>,
 }

@@ -163,6 +163,8 @@ settings! {
     uptime_min_requests: u32 = same, same;
     /// Requests in 30 minutes below which an endpoint's quality is unknown (mode `exacto`).
     exacto_requests: u32 = same, same;
+    /// Share of its weight that an endpoint keeps while others report it as degraded.
+    degraded_weight: f64 = same, same;
     /// Endpoints a model needs before its quality is compared.
     exacto_endpoints: usize = same, same;
 }

@@ -7,7 +7,7 @@ use secrecy::SecretString;
 use tidegate_edge::config::CredentialConfig;
 use tidegate_wire::{AuthScheme, ProviderInfo};
 
-use super::{Lowering, Place, Secrets};
+use super::{Lowering, Place, Sealed, Secrets};
 use crate::config::file::{Credential, Provider};
 use crate::config::read::Environment;
 use crate::config::scalar::SecretRef;
@@ -33,7 +33,7 @@ impl<'a> Lowering<'a> {
                 self.error(place, format!("a second credential named `{name}`"), "give one of them a `name`");
                 continue;
             }
-            configs.push(self.credential(name, credential, place));
+            configs.push(self.credential(&info.slug, name, credential, place));
         }
         if configs.iter().all(|credential| credential.weight == 0) {
             self.error(place, "no credential has a weight", "give one a `weight` of at least 1, or set `drained` on the endpoints");
@@ -41,9 +41,12 @@ impl<'a> Lowering<'a> {
         Some(configs)
     }
 
-    fn credential(&mut self, name: String, raw: &Credential, place: Place<'a>) -> CredentialConfig {
+    fn credential(&mut self, provider: &str, name: String, raw: &Credential, place: Place<'a>) -> CredentialConfig {
         let place = if place.has("secret") { place.get("secret") } else { place };
-        let secret = self.secret(&raw.secret, place);
+        let secret = match raw.secret {
+            SecretRef::Sealed => Some(self.sealed(provider, &name, place)),
+            SecretRef::Env(_) | SecretRef::File(_) | SecretRef::None => self.secret(&raw.secret, place),
+        };
         if let Some(secret) = &secret
             && http::HeaderValue::try_from(secrecy::ExposeSecret::expose_secret(secret)).is_err()
         {
@@ -79,6 +82,10 @@ impl<'a> Lowering<'a> {
         }
         let text = match reference {
             SecretRef::None => return None,
+            SecretRef::Sealed => {
+                self.error(place, "only providers' credentials can be sealed", "write `env:NAME` or `file:/path`");
+                return Some(placeholder());
+            }
             SecretRef::Env(name) => match self.environment.get(name) {
                 Some(value) => value.to_owned(),
                 None => {
@@ -111,6 +118,25 @@ impl<'a> Lowering<'a> {
         Some(SecretString::from(text))
     }
 
+    /// Opens a secret of the agreed state.
+    fn sealed(&mut self, provider: &str, credential: &str, place: Place<'a>) -> SecretString {
+        match self.sealed {
+            Sealed::Unopened => placeholder(),
+            Sealed::Open(open) => match open(provider, credential) {
+                Ok(secret) => secret,
+                Err(message) => {
+                    self.error(place, message, "put it again with `tidegate apply`, or check the key that seals secrets");
+                    placeholder()
+                }
+            },
+            Sealed::Nowhere => {
+                let help = "a file of its own names its secrets: `env:NAME` or `file:/path`";
+                self.error(place, "only the control plane has sealed secrets", help);
+                placeholder()
+            }
+        }
+    }
+
     /// What is not here: an error where it is needed now, a warning elsewhere.
     pub(super) fn missing(&mut self, place: Place<'a>, message: impl Into<String>, help: impl Into<String>) {
         match self.secrets {
@@ -127,7 +153,7 @@ impl<'a> Lowering<'a> {
 }
 
 /// The key found in the variables that customarily hold one.
-pub(super) fn well_known(info: &ProviderInfo, environment: &Environment) -> Option<(String, SecretString)> {
+pub(crate) fn well_known(info: &ProviderInfo, environment: &Environment) -> Option<(String, SecretString)> {
     info.key_env.iter().find_map(|name| {
         let value = environment.get(name).map(str::trim).filter(|value| !value.is_empty())?;
         Some((name.clone(), SecretString::from(value)))
@@ -139,10 +165,11 @@ fn placeholder() -> SecretString {
     SecretString::from("not-set")
 }
 
-fn default_name(reference: &SecretRef) -> String {
+pub(crate) fn default_name(reference: &SecretRef) -> String {
     match reference {
         SecretRef::Env(name) => name.clone(),
         SecretRef::File(path) => path.file_name().map_or_else(|| "file".to_owned(), |name| name.to_string_lossy().into_owned()),
+        SecretRef::Sealed => "sealed".to_owned(),
         SecretRef::None => "none".to_owned(),
     }
 }

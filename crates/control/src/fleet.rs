@@ -1,0 +1,328 @@
+//! What the edges of a region see, merged: soft state of one control node, never in the log.
+//!
+//! [`Fleet`] is pure: reports, the agreed health and the time go in, views for edges and digests for the leader come out. Every node of a
+//! region gets every report, its own edges' directly and the others' by exchange, and merges them by addition, so that each of them comes
+//! to the same view and any of them can answer. [`FleetService`] is the shell around it.
+
+mod digest;
+mod endpoint;
+mod probe;
+mod report;
+mod ring;
+mod service;
+mod summary;
+mod table;
+mod view;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidegate_proto::v1::{FleetExchange, HealthReport};
+use tidegate_routing::{EndpointId, Reporter, Settings, Timestamp, VerdictRules};
+
+pub use digest::Digested;
+pub(crate) use digest::movement;
+pub use service::{FleetConfig, FleetError, FleetPeers, FleetService, Leader};
+pub use table::{HealthRow, HealthTable};
+pub use view::ViewCursor;
+
+use crate::state::Health;
+use endpoint::EndpointState;
+use report::Reported;
+use summary::Summaries;
+
+/// The region's soft state on one control node.
+#[derive(Debug)]
+pub struct Fleet {
+    region: String,
+    node_id: u64,
+    /// Start of this node, Unix milliseconds.
+    epoch: u64,
+    rules: VerdictRules,
+    settings: Settings,
+    edges: BTreeMap<Arc<str>, Edge>,
+    endpoints: BTreeMap<EndpointId, EndpointState>,
+    /// Which endpoint's cell changed at which version; one entry per endpoint.
+    changed: BTreeMap<u64, EndpointId>,
+    version: u64,
+    active: u32,
+    suspects: u32,
+    summaries: Summaries,
+    agreed: Agreed,
+    outbox: Vec<HealthReport>,
+    minutes: digest::Minutes,
+    digest_seq: u64,
+    #[cfg(feature = "known-bugs")]
+    bug: Option<KnownBug>,
+}
+
+/// A bug put back on purpose, to prove that a test catches it.
+#[cfg(feature = "known-bugs")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KnownBug {
+    /// The newest report replaces what others reported instead of being added to it.
+    HealthByLastWriter,
+    /// One failing edge is quorum enough, and no edge's weight is capped.
+    VerdictBySingleEdge,
+}
+
+/// One edge of the region.
+#[derive(Debug)]
+struct Edge {
+    incarnation: u64,
+    seq: u64,
+    seen: Timestamp,
+    /// Connected to this node, not known from an exchange.
+    here: bool,
+    /// 0 to 1.
+    confidence: f64,
+    suspect: bool,
+}
+
+/// What the log says, as last looked at.
+#[derive(Debug, Default)]
+struct Agreed {
+    leader_time_ms: u64,
+    /// When the leader's time was last seen to move.
+    moved: Timestamp,
+}
+
+/// What became of a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// Merged.
+    New,
+    /// Seen before: dropped, and acknowledged again.
+    Repeated,
+    /// Not taken: too large, or from a process that was replaced.
+    Refused(&'static str),
+}
+
+impl Fleet {
+    /// An empty fleet. `epoch` is the node's start in Unix milliseconds; it must differ between two starts.
+    #[must_use]
+    pub fn new(region: impl Into<String>, node_id: u64, epoch: u64) -> Fleet {
+        Fleet {
+            region: region.into(),
+            node_id,
+            epoch,
+            rules: VerdictRules::default(),
+            settings: Settings::default(),
+            edges: BTreeMap::new(),
+            endpoints: BTreeMap::new(),
+            changed: BTreeMap::new(),
+            version: 0,
+            active: 0,
+            suspects: 0,
+            summaries: Summaries::default(),
+            agreed: Agreed::default(),
+            outbox: Vec::new(),
+            minutes: digest::Minutes::default(),
+            digest_seq: 0,
+            #[cfg(feature = "known-bugs")]
+            bug: None,
+        }
+    }
+
+    /// Puts a bug back.
+    #[cfg(feature = "known-bugs")]
+    pub fn reintroduce(&mut self, bug: KnownBug) {
+        self.bug = Some(bug);
+        if bug == KnownBug::VerdictBySingleEdge {
+            self.rules = VerdictRules { least_quorum: 1.0, reporter_cap: 1.0, few_edges: 0, ..self.rules };
+        }
+    }
+
+    /// The region it is about.
+    #[must_use]
+    pub fn region(&self) -> &str {
+        &self.region
+    }
+
+    /// Takes an edge's report in. `edge` is who the connection proved to be, whatever the report says.
+    pub fn take_report(&mut self, edge: &str, mut report: HealthReport, unix_ms: u64, now: Timestamp) -> Taken {
+        if report.cells.len() > MOST_ENDPOINTS {
+            return Taken::Refused("more cells than there can be endpoints");
+        }
+        let taken = self.merge(edge, &report, true, now);
+        if taken == Taken::New {
+            self.minutes.count(&report, unix_ms);
+            if self.outbox.len() < MOST_OUTGOING {
+                report.edge = edge.to_owned();
+                self.outbox.push(report);
+            }
+        }
+        taken
+    }
+
+    /// Takes in what another node of the region received.
+    pub fn take_exchange(&mut self, exchange: &FleetExchange, now: Timestamp) {
+        if exchange.region != self.region || exchange.node_id == self.node_id {
+            return;
+        }
+        for report in exchange.reports.iter().filter(|report| report.cells.len() <= MOST_ENDPOINTS) {
+            self.merge(&report.edge, report, false, now);
+        }
+        self.take_foreign_probes(exchange, now);
+    }
+
+    /// What this node's edges reported since the last call, for the other nodes of the region.
+    pub fn exchange(&mut self, now: Timestamp) -> FleetExchange {
+        FleetExchange {
+            region: self.region.clone(),
+            node_id: self.node_id,
+            reports: std::mem::take(&mut self.outbox),
+            probes: self.held_probes(now),
+        }
+    }
+
+    fn merge(&mut self, edge: &str, report: &HealthReport, here: bool, now: Timestamp) -> Taken {
+        let name: Arc<str> = match self.edges.get_key_value(edge) {
+            Some((name, _)) => Arc::clone(name),
+            None if self.edges.len() >= MOST_EDGES => return Taken::Refused("too many edges for one region"),
+            None => edge.into(),
+        };
+        let known = self.edges.entry(Arc::clone(&name)).or_insert(Edge {
+            incarnation: report.incarnation,
+            seq: 0,
+            seen: now,
+            here,
+            confidence: 0.0,
+            suspect: false,
+        });
+        if report.incarnation < known.incarnation {
+            return Taken::Refused("of a process that was replaced");
+        }
+        if report.incarnation > known.incarnation {
+            *known = Edge { incarnation: report.incarnation, seq: 0, ..*known };
+        }
+        known.seen = now;
+        if here {
+            known.here = true;
+        }
+        if report.seq <= known.seq {
+            return Taken::Repeated;
+        }
+        // An edge that reports elsewhere now is no longer this node's.
+        known.here = here;
+        known.seq = report.seq;
+        known.suspect = report.suspect;
+        known.confidence = if report.suspect { 0.0 } else { f64::from(report.confidence.min(100)) / 100.0 };
+        let fresh = report.window_ms <= OLDEST_WINDOW_MS;
+        for cell in &report.cells {
+            let id = EndpointId(cell.endpoint);
+            if self.endpoints.len() >= MOST_ENDPOINTS && !self.endpoints.contains_key(&id) {
+                continue;
+            }
+            // A cell that does not parse is an edge of another build; its counts without distributions would be a half truth.
+            let Some(reported) = Reported::of(cell) else { continue };
+            let state = self.endpoints.entry(id).or_default();
+            #[cfg(feature = "known-bugs")]
+            if self.bug == Some(KnownBug::HealthByLastWriter) {
+                state.forget_reporters();
+            }
+            state.add(&name, &reported, fresh, now);
+        }
+        Taken::New
+    }
+
+    /// Judges everything anew. Call it every 250 ms. Whether edges have something new to hear.
+    pub fn tick(&mut self, agreed: &Health, now: Timestamp) -> bool {
+        let before = (self.version, self.active, self.suspects);
+        if agreed.leader_time_ms() != self.agreed.leader_time_ms {
+            self.agreed = Agreed { leader_time_ms: agreed.leader_time_ms(), moved: now };
+        }
+        self.edges.retain(|_, edge| now.since(edge.seen) <= EDGE_FORGOTTEN);
+        let is_here = |edge: &&Edge| now.since(edge.seen) <= EDGE_SILENT;
+        self.active = self.edges.values().filter(is_here).filter(|edge| !edge.suspect).count() as u32;
+        self.suspects = self.edges.values().filter(is_here).filter(|edge| edge.suspect).count() as u32;
+        self.judge_all(now);
+        self.hear_others(agreed, now);
+        self.hand_out_probes(now);
+        self.publish(now);
+        self.summaries.refresh(&self.region, &self.endpoints, agreed, now);
+        before != (self.version, self.active, self.suspects)
+    }
+
+    /// Edges that reported in the last ten seconds: those that trust themselves, and those that do not.
+    #[must_use]
+    pub fn edges(&self) -> (u32, u32) {
+        (self.active, self.suspects)
+    }
+
+    fn judge_all(&mut self, now: Timestamp) {
+        let edges = &self.edges;
+        let active = self.active as usize;
+        for (id, state) in &mut self.endpoints {
+            let reporters: Vec<Reporter> = state
+                .reporters(now)
+                .filter_map(|(name, counts)| {
+                    let edge = edges.get(name)?;
+                    Some(Reporter {
+                        samples: counts.samples(),
+                        failed: counts.failed,
+                        pointing_at_us: counts.pointing_at_us,
+                        confidence: edge.confidence,
+                    })
+                })
+                .collect();
+            state.judge(*id, &reporters, active, &self.rules, &self.settings, now);
+        }
+    }
+
+    /// Evidence of other regions, and what it is worth at its age.
+    fn hear_others(&mut self, agreed: &Health, now: Timestamp) {
+        let quiet_ms = now.since(self.agreed.moved).as_millis() as u64;
+        let mut said: BTreeMap<EndpointId, Vec<tidegate_routing::RegionSays>> = BTreeMap::new();
+        for (_, cell, leader_time_ms) in agreed.cells().filter(|(region, _, _)| *region != self.region) {
+            let age_ms = self.agreed.leader_time_ms.saturating_sub(leader_time_ms) + quiet_ms;
+            if let Some(says) = digest::says(cell, age_ms) {
+                said.entry(EndpointId(cell.endpoint)).or_default().push(says);
+            }
+        }
+        for (id, state) in &mut self.endpoints {
+            state.elsewhere = said.remove(id).and_then(|regions| tidegate_routing::elsewhere(&regions));
+        }
+        for (id, regions) in said {
+            if self.endpoints.len() < MOST_ENDPOINTS {
+                self.endpoints.entry(id).or_default().elsewhere = tidegate_routing::elsewhere(&regions);
+            }
+        }
+    }
+
+    /// Gives a new version to every cell that differs from what edges were told.
+    fn publish(&mut self, now: Timestamp) {
+        let mut gone = Vec::new();
+        for (id, state) in &mut self.endpoints {
+            state.expire(now);
+            if let Some(old) = state.republish(*id, self.version + 1) {
+                self.version += 1;
+                self.changed.remove(&old);
+                self.changed.insert(self.version, *id);
+            } else if state.is_forgettable(now) {
+                gone.push((*id, state.version()));
+            }
+        }
+        for (id, version) in gone {
+            self.endpoints.remove(&id);
+            self.changed.remove(&version);
+        }
+    }
+}
+
+/// Most edges of a region that one node takes reports of; see the scale document for what breaks beyond.
+const MOST_EDGES: usize = 5_000;
+/// Most endpoints; the design sizes for 2,000.
+const MOST_ENDPOINTS: usize = 20_000;
+/// Reports that wait for the next exchange: 5,000 edges for 250 ms.
+const MOST_OUTGOING: usize = 5_000;
+/// An edge without a report for this long has no say.
+const EDGE_SILENT: Duration = Duration::from_secs(10);
+/// And is forgotten after this long.
+const EDGE_FORGOTTEN: Duration = Duration::from_secs(60);
+/// An increment over a longer time, from an edge that was cut off, says little about now: it counts for uptime only.
+const OLDEST_WINDOW_MS: u32 = 5_000;
+
+#[cfg(test)]
+mod tests;

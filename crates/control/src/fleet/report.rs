@@ -1,0 +1,60 @@
+//! One cell of a report, read.
+
+use tidegate_proto::v1::ReportCell;
+use tidegate_routing::{FailureClass, Histogram, Increment, Probes};
+
+use super::ring::{Counts, Sketches};
+
+/// What one edge says happened at one endpoint.
+#[derive(Clone, Debug)]
+pub(super) struct Reported {
+    pub(super) counts: Counts,
+    pub(super) sketches: Sketches,
+    pub(super) probes: Probes,
+}
+
+impl Reported {
+    /// Reads a cell; nothing when its distributions cannot be read.
+    pub(super) fn of(cell: &ReportCell) -> Option<Reported> {
+        let increment = increment_of(cell)?;
+        let failed = increment.weighted_failures();
+        Some(Reported {
+            counts: Counts {
+                ok: f64::from(increment.ok),
+                failed,
+                half: increment.failures() as f64 - failed,
+                pointing_at_us: increment.pointing_at_us(),
+                rate_limited: f64::from(increment.rate_limited),
+            },
+            probes: Probes { ok: increment.probe_ok, failed: increment.probe_failed },
+            sketches: Sketches { first_token: increment.first_token, speed: increment.speed },
+        })
+    }
+}
+
+/// Reads the numbers of a cell in the order of [`FailureClass::ALL`].
+fn increment_of(cell: &ReportCell) -> Option<Increment> {
+    let failed = FailureClass::ALL.map(|class| match class {
+        FailureClass::Connect => cell.connect,
+        FailureClass::FirstTokenTimeout => cell.first_token_timeout,
+        FailureClass::Server => cell.server_error,
+        FailureClass::Overloaded => cell.overloaded,
+        FailureClass::Cut => cell.cut,
+        FailureClass::Malformed => cell.malformed,
+    });
+    Some(Increment {
+        ok: cell.ok,
+        failed,
+        rate_limited: cell.rate_limited,
+        probe_ok: cell.probe_ok,
+        probe_failed: cell.probe_failed,
+        first_token: Histogram::decode(&cell.first_token).ok()?,
+        speed: Histogram::decode(&cell.speed).ok()?,
+    })
+}
+
+/// Successes and failures of a cell, each failure once: what uptime is made of.
+pub(super) fn uptime_of(cell: &ReportCell) -> (u64, u64) {
+    let failed = [cell.connect, cell.first_token_timeout, cell.server_error, cell.overloaded, cell.cut, cell.malformed];
+    (u64::from(cell.ok), failed.into_iter().map(u64::from).sum())
+}

@@ -1,0 +1,356 @@
+//! The shell around [`Fleet`]: the lock, the ticks, and the calls between control nodes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
+use thiserror::Error;
+use tidegate_proto::v1::fleet_client::FleetClient;
+use tidegate_proto::v1::fleet_server;
+use tidegate_proto::v1::{FleetExchange, FleetExchanged, HealthBatch, HealthReport, HealthView, RegionDigest, RegionDigested};
+use tidegate_routing::{EndpointId, Timestamp};
+use tidegate_runtime::mesh::{BoxFuture, ChannelOptions, Dial, Expect, Peer, Role, channel};
+use tidegate_runtime::{Clock, Tasks};
+use tokio::sync::watch;
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
+
+use super::{Fleet, HealthTable, Taken, ViewCursor};
+use crate::health_batch::{HealthBatcher, TICK, tick_after};
+use crate::state::Health;
+
+/// Who this node is.
+#[derive(Debug, Clone)]
+pub struct FleetConfig {
+    /// Its region.
+    pub region: String,
+    /// Its number in the cluster.
+    pub node_id: u64,
+}
+
+/// What the fleet needs of the rest of the node. All of it may change at any time, so it is asked each time.
+#[derive(Clone)]
+pub struct FleetPeers {
+    /// The newest agreed health.
+    pub agreed: Arc<dyn Fn() -> Health + Send + Sync>,
+    /// Addresses of the other control nodes of the region.
+    pub neighbours: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// Where the leader is, and whether it is this node.
+    pub leader: Arc<dyn Fn() -> Leader + Send + Sync>,
+    /// Proposes an entry, stamped with this node's time; ends when it is in the log, or says why not.
+    pub propose: Arc<dyn Fn(HealthBatch) -> BoxFuture<'static, Result<(), String>> + Send + Sync>,
+    /// Connects to control nodes.
+    pub dial: Arc<dyn Dial>,
+}
+
+/// Who leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Leader {
+    /// This node.
+    Here,
+    /// The node at this address.
+    At(String),
+    /// Nobody that this node knows of.
+    Unknown,
+}
+
+/// Why the fleet does not start.
+#[derive(Debug, Error)]
+pub enum FleetError {
+    /// A metric is registered twice.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// One node's share in shared health. Cheap to clone.
+#[derive(Clone)]
+pub struct FleetService {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    fleet: Mutex<Fleet>,
+    batcher: Mutex<HealthBatcher>,
+    peers: FleetPeers,
+    clock: Clock,
+    /// Counts up when edges have something new to hear.
+    changes: watch::Sender<u64>,
+    metrics: FleetMetrics,
+}
+
+struct FleetMetrics {
+    reports: IntCounterVec,
+    edges: IntGaugeVec,
+    entries: IntCounter,
+    entry_bytes: IntCounter,
+}
+
+impl FleetMetrics {
+    fn register(registry: &Registry) -> prometheus::Result<FleetMetrics> {
+        let metrics = FleetMetrics {
+            reports: IntCounterVec::new(
+                Opts::new("tidegate_fleet_reports_total", "Health reports of edges, by what became of them."),
+                &["result"],
+            )?,
+            edges: IntGaugeVec::new(
+                Opts::new("tidegate_fleet_edges", "Edges of the region that reported in the last ten seconds."),
+                &["state"],
+            )?,
+            entries: IntCounter::new("tidegate_health_entries_total", "Health entries that this node brought into the log.")?,
+            entry_bytes: IntCounter::new("tidegate_health_entry_bytes_total", "Bytes of those entries.")?,
+        };
+        registry.register(Box::new(metrics.reports.clone()))?;
+        registry.register(Box::new(metrics.edges.clone()))?;
+        registry.register(Box::new(metrics.entries.clone()))?;
+        registry.register(Box::new(metrics.entry_bytes.clone()))?;
+        Ok(metrics)
+    }
+}
+
+impl FleetService {
+    /// A service without its tasks; see [`FleetService::start`].
+    ///
+    /// # Errors
+    /// A metric of these names exists in the registry.
+    pub fn new(config: FleetConfig, peers: FleetPeers, clock: Clock, registry: &Registry) -> Result<FleetService, FleetError> {
+        let fleet = Fleet::new(config.region, config.node_id, clock.unix_millis());
+        Ok(FleetService {
+            inner: Arc::new(Inner {
+                fleet: Mutex::new(fleet),
+                batcher: Mutex::new(HealthBatcher::default()),
+                peers,
+                clock,
+                changes: watch::Sender::new(0),
+                metrics: FleetMetrics::register(registry)?,
+            }),
+        })
+    }
+
+    /// Starts judging, exchanging, and (while this node leads) proposing. The tasks end when the set is asked to stop.
+    pub fn start(&self, tasks: &Tasks) {
+        let (inner, stop) = (Arc::clone(&self.inner), tasks.shutdown().clone());
+        tasks.spawn("fleet-tick", async move {
+            let mut clients = Clients::default();
+            let mut digested = Instant::now();
+            loop {
+                // Both branches can be dropped: neither holds anything.
+                tokio::select! {
+                    biased;
+                    () = stop.requested() => return,
+                    () = tokio::time::sleep(FLEET_TICK) => {}
+                }
+                inner.tick();
+                inner.exchange(&mut clients).await;
+                inner.digest(&mut clients, &mut digested).await;
+            }
+        });
+        let (inner, stop) = (Arc::clone(&self.inner), tasks.shutdown().clone());
+        tasks.spawn("health-batch", async move {
+            let mut pause = TICK;
+            loop {
+                tokio::select! {
+                    biased;
+                    () = stop.requested() => return,
+                    () = tokio::time::sleep(pause) => {}
+                }
+                pause = inner.propose().await;
+            }
+        });
+    }
+
+    /// Takes a report of an edge that is connected to this node. `edge` is the name that the connection proved, or the edge's own word
+    /// where nobody proves anything.
+    pub fn report(&self, edge: &str, report: HealthReport) -> Taken {
+        let (inner, now) = (&self.inner, self.inner.now());
+        let taken = inner.fleet.lock().take_report(edge, report, inner.clock.unix_millis(), now);
+        let result = match taken {
+            Taken::New => "new",
+            Taken::Repeated => "repeated",
+            Taken::Refused(reason) => {
+                tracing::debug!(edge, reason, "health report refused");
+                "refused"
+            }
+        };
+        inner.metrics.reports.with_label_values(&[result]).inc();
+        taken
+    }
+
+    /// What an edge does not know yet; see [`Fleet::view_for`].
+    pub fn view(&self, edge: &str, cursor: &mut ViewCursor) -> Option<HealthView> {
+        self.inner.fleet.lock().view_for(edge, cursor, self.inner.now())
+    }
+
+    /// Wakes when edges have something new to hear. Look at least once a second all the same: [`FleetService::view`] then says that what
+    /// was told still holds.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.inner.changes.subscribe()
+    }
+
+    /// Health for people. `name_of` tells an endpoint's name and provider.
+    pub fn table(&self, name_of: impl Fn(EndpointId) -> Option<(String, String)>) -> HealthTable {
+        let agreed = (self.inner.peers.agreed)();
+        self.inner.fleet.lock().table(&agreed, name_of)
+    }
+
+    /// What other control nodes call. Mount it on a listener that only they (and edges) can reach.
+    #[must_use]
+    pub fn grpc(&self) -> fleet_server::FleetServer<FleetService> {
+        fleet_server::FleetServer::new(self.clone()).max_decoding_message_size(MOST_MESSAGE)
+    }
+}
+
+impl Inner {
+    fn now(&self) -> Timestamp {
+        Timestamp(self.clock.micros())
+    }
+
+    fn tick(&self) {
+        let agreed = (self.peers.agreed)();
+        let (changed, (active, suspects)) = {
+            let mut fleet = self.fleet.lock();
+            (fleet.tick(&agreed, self.now()), fleet.edges())
+        };
+        self.metrics.edges.with_label_values(&["active"]).set(active.into());
+        self.metrics.edges.with_label_values(&["suspect"]).set(suspects.into());
+        if changed {
+            self.changes.send_modify(|version| *version += 1);
+        }
+    }
+
+    /// Tells the neighbours what our edges said. What one does not take in time is lost to it: the next reports say how things are then.
+    async fn exchange(&self, clients: &mut Clients) {
+        let exchange = self.fleet.lock().exchange(self.now());
+        let neighbours = (self.peers.neighbours)();
+        clients.keep_only(&neighbours);
+        if exchange.reports.is_empty() && exchange.probes.is_empty() {
+            return;
+        }
+        let calls = neighbours.into_iter().map(|address| {
+            let mut client = clients.get(&address, &self.peers.dial);
+            let exchange = exchange.clone();
+            async move {
+                if let Err(status) = client.exchange(exchange).await {
+                    tracing::debug!(%address, %status, "exchange health with a neighbour");
+                }
+            }
+        });
+        join_all(calls).await;
+    }
+
+    async fn digest(&self, clients: &mut Clients, last: &mut Instant) {
+        let agreed = (self.peers.agreed)();
+        let digested = self.fleet.lock().digest(&agreed, self.clock.unix_millis(), self.now());
+        let Some(digested) = digested.filter(|digested| digested.urgent || last.elapsed() >= DIGEST_EVERY) else { return };
+        *last = Instant::now();
+        match (self.peers.leader)() {
+            Leader::Here => {
+                self.batcher.lock().take(digested.digest);
+            }
+            Leader::At(address) => {
+                let mut client = clients.get(&address, &self.peers.dial);
+                match client.digest(digested.digest).await {
+                    Ok(answer) if answer.get_ref().accepted => {}
+                    Ok(_) => tracing::debug!(%address, "the node that led does not lead; the next digest goes to who does"),
+                    Err(status) => tracing::debug!(%address, %status, "send the region's digest to the leader"),
+                }
+            }
+            Leader::Unknown => {}
+        }
+    }
+
+    /// Brings what waits into the log, if this node leads. Returns how long to wait until the next entry.
+    async fn propose(&self) -> Duration {
+        if (self.peers.leader)() != Leader::Here {
+            self.batcher.lock().clear();
+            return TICK;
+        }
+        let agreed = (self.peers.agreed)();
+        let Some(batch) = self.batcher.lock().next(&agreed) else { return TICK };
+        let began = Instant::now();
+        let bytes = prost::Message::encoded_len(&batch);
+        match (self.peers.propose)(batch.clone()).await {
+            Ok(()) => {
+                self.metrics.entries.inc();
+                self.metrics.entry_bytes.inc_by(bytes as u64);
+            }
+            Err(error) => {
+                tracing::debug!(%error, "propose a health entry");
+                self.batcher.lock().failed(batch);
+            }
+        }
+        tick_after(began.elapsed())
+    }
+}
+
+/// Channels to other nodes, one per address.
+#[derive(Default)]
+struct Clients {
+    channels: BTreeMap<String, Channel>,
+}
+
+impl Clients {
+    fn get(&mut self, address: &str, dial: &Arc<dyn Dial>) -> FleetClient<Channel> {
+        let options = ChannelOptions { timeout: Some(CALL_TIMEOUT), ..ChannelOptions::default() };
+        let new = || channel(Arc::clone(dial), address, Expect::role(Role::Control), options);
+        FleetClient::new(self.channels.entry(address.to_owned()).or_insert_with(new).clone()).max_encoding_message_size(MOST_MESSAGE)
+    }
+
+    /// Members come and go; leaders of old are few and stay.
+    fn keep_only(&mut self, neighbours: &[String]) {
+        if self.channels.len() > MOST_CHANNELS {
+            self.channels.retain(|address, _| neighbours.contains(address));
+        }
+    }
+}
+
+/// Waits for all of a handful of calls, each bounded by the channel's timeout.
+async fn join_all(calls: impl Iterator<Item = impl Future<Output = ()>>) {
+    let mut calls: Vec<_> = calls.map(Box::pin).collect();
+    std::future::poll_fn(|context| {
+        calls.retain_mut(|call| call.as_mut().poll(context).is_pending());
+        if calls.is_empty() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+}
+
+/// Who called must be a control node, where callers prove who they are.
+fn from_control<T>(request: &Request<T>) -> Result<(), Status> {
+    match request.extensions().get::<Peer>() {
+        Some(Peer { name: Some(name), .. }) if name.role() != Role::Control => {
+            Err(Status::permission_denied(format!("{name} is not a control node")))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+#[tonic::async_trait]
+impl fleet_server::Fleet for FleetService {
+    async fn exchange(&self, request: Request<FleetExchange>) -> Result<Response<FleetExchanged>, Status> {
+        from_control(&request)?;
+        let now = self.inner.now();
+        self.inner.fleet.lock().take_exchange(request.get_ref(), now);
+        Ok(Response::new(FleetExchanged {}))
+    }
+
+    async fn digest(&self, request: Request<RegionDigest>) -> Result<Response<RegionDigested>, Status> {
+        from_control(&request)?;
+        let accepted = (self.inner.peers.leader)() == Leader::Here;
+        if accepted {
+            self.inner.batcher.lock().take(request.into_inner());
+        }
+        Ok(Response::new(RegionDigested { accepted }))
+    }
+}
+
+/// As often as edges report.
+const FLEET_TICK: Duration = Duration::from_millis(250);
+/// A changed verdict does not wait for it.
+const DIGEST_EVERY: Duration = Duration::from_secs(1);
+/// Longer than the longest round trip between regions; the next tick waits for it.
+const CALL_TIMEOUT: Duration = Duration::from_secs(1);
+const MOST_CHANNELS: usize = 64;
+/// An exchange of 5,000 edges' reports; tonic's own limit is 4 MiB.
+const MOST_MESSAGE: usize = 32 << 20;
