@@ -21,7 +21,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -64,8 +64,8 @@ pub struct AdminParts {
     pub peers: Arc<Peers>,
     /// Edges of all nodes.
     pub edges: Edges,
-    /// Health of this node's region and the others.
-    pub fleet: Option<FleetService>,
+    /// Health of this node's region and the others; empty until the node has a place in a cluster.
+    pub fleet: Arc<OnceLock<FleetService>>,
     /// Who may do what.
     pub access: Access,
     /// Rules of declared things.
@@ -76,6 +76,8 @@ pub struct AdminParts {
     pub keyring: Option<PublicKeyring>,
     /// Keys the digests of callers' keys; the same as at the edges.
     pub pepper: Option<SecretString>,
+    /// Raft addresses that a place in a cluster is asked of when a request names none.
+    pub join_peers: Vec<String>,
     /// Version of this build.
     pub build: String,
     /// The node's clock.

@@ -142,6 +142,22 @@ impl Proposer {
         }
     }
 
+    /// Proposes on this node or not at all.
+    ///
+    /// # Errors
+    /// As [`Proposer::submit`], but at once.
+    pub async fn here_only(&self, command: Command) -> Result<(), SubmitError> {
+        match self.here(command).await {
+            Here::Done(Committed { reply: Some(Reply { outcome: Some(reply::Outcome::Refused(refused)) }), .. }) => {
+                Err(SubmitError::Refused(refused))
+            }
+            Here::Done(_) => Ok(()),
+            Here::NotLeader(_) => Err(SubmitError::NoLeader("this node does not lead".to_owned())),
+            Here::Unknown => Err(SubmitError::Unknown("the leader changed".to_owned())),
+            Here::Refused(why) | Here::Stopped(why) => Err(SubmitError::Stopped(why)),
+        }
+    }
+
     /// Proposes on this node, for another node that took it for the leader.
     pub(crate) async fn for_peer(&self, command: Command) -> Proposed {
         let outcome = match self.here(command).await {

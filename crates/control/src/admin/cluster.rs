@@ -85,7 +85,12 @@ struct Join {
 
 pub(super) async fn join(admin: Admin, call: Call) -> Result {
     let asked: Join = call.json()?;
-    let node_id = admin.consensus()?.join_through(&asked.peers).await.map_err(refused)?;
+    let peers = if asked.peers.is_empty() { &admin.parts.join_peers } else { &asked.peers };
+    if peers.is_empty() {
+        let help = "give some in `peers`, or as `raft.peers` of the configuration";
+        return Err(AdminError::bad_request(format!("no node is known that could be asked for a place: {help}")));
+    }
+    let node_id = admin.consensus()?.join_through(peers).await.map_err(refused)?;
     admin.note(&call, format!("join {node_id}")).await;
     ok(json!({ "cluster_id": admin.consensus()?.status().cluster_id, "node_id": node_id }))
 }

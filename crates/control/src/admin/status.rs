@@ -101,8 +101,8 @@ fn edge(edge: &EdgeStatus) -> Value {
 }
 
 pub(super) async fn health(admin: Admin, _: Call) -> Result {
-    let Some(fleet) = &admin.parts.fleet else {
-        return Err(AdminError::unavailable("no_health", "this node does not gather health"));
+    let Some(fleet) = admin.parts.fleet.get() else {
+        return Err(AdminError::unavailable("no_health", "this node gathers no health yet: it has no place in a cluster"));
     };
     let state = admin.parts.published.load();
     let names: std::collections::HashMap<EndpointId, (String, String)> = state

@@ -63,7 +63,7 @@ impl Api {
             published: published.clone(),
             peers: Arc::clone(&peers),
             edges: Edges::new(Followers::default(), peers, agreement, clock),
-            fleet: None,
+            fleet: Arc::default(),
             access: Access {
                 tokens: vec![
                     token(OPERATOR, &[Role::Operator]),
@@ -80,6 +80,7 @@ impl Api {
             }),
             keyring: Some(keyring.public()),
             pepper: None,
+            join_peers: Vec::new(),
             build: "test".into(),
             clock,
             tasks: tasks.clone(),
