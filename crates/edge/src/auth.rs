@@ -5,6 +5,7 @@
 //! unknown key costs the same work as a known one. Failed checks are counted per address, and a guesser is told to wait.
 
 mod contact;
+mod cuts;
 mod keys;
 mod limiter;
 mod policy;
@@ -21,8 +22,9 @@ use tidegate_runtime::api_key::Digester;
 
 use crate::config::{Defaults, KeyConfig, KeyPolicy};
 use crate::hash;
-pub(crate) use contact::{Contact, DECIDABLE};
-pub(crate) use keys::{KeyChange, Keys};
+pub(crate) use contact::Contact;
+pub(crate) use cuts::Cuts;
+pub(crate) use keys::Keys;
 pub(crate) use limiter::{FailureLimiter, WINDOW};
 pub use policy::ReadPolicy;
 pub(crate) use policy::{Policies, Policy};
@@ -181,6 +183,19 @@ impl Caller {
             role: role.into(),
             policy: self.policy.source.clone(),
             ..Key::default()
+        }
+    }
+
+    /// The same key, refused from now on.
+    pub(crate) fn refused(&self) -> Self {
+        Self {
+            name: Arc::clone(&self.name),
+            public_id: Arc::clone(&self.public_id),
+            policy: Arc::clone(&self.policy),
+            first: self.first.clone(),
+            second: self.second.clone(),
+            disabled: true,
+            ..*self
         }
     }
 

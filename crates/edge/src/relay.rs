@@ -57,6 +57,8 @@ struct Relaying {
     last: Timestamp,
     /// How often in a row this batch was held back in vain for more that may be on its way; nothing is held back at 0.
     held: u8,
+    /// See [`crate::auth::Cuts::includes`].
+    cuts_seen: u64,
 }
 
 impl Relay {
@@ -206,10 +208,15 @@ impl Relaying {
             echoes if echoes.is_empty() => first,
             echoes => with_echoes(&generation, &echoes, &first),
         };
-        Self { generation, body: Some(body), reader, out, idle_timeout, rate, finished, last, held: 0 }
+        Self { generation, body: Some(body), reader, out, idle_timeout, rate, finished, last, held: 0, cuts_seen: 0 }
     }
 
     fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<Step> {
+        if self.generation.shared.cuts.includes(&self.generation.caller.public_id, &mut self.cuts_seen) {
+            // Nobody's fault, so health does not hear of it.
+            let failure = seen(FailureKind::Cut, "the API key of this request was revoked");
+            return Poll::Ready(Step::Broken(self.fail(failure, AttemptEnd::Cancelled)));
+        }
         if self.finished {
             return Poll::Ready(self.finish());
         }

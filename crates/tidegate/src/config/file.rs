@@ -4,6 +4,7 @@
 //! edge and holds the rules. The JSON Schema and `docs/configuration.md` are made from them, so the doc comments here are read by
 //! operators: they say what a key does, its unit, and what happens without it.
 
+pub(crate) mod control_node;
 mod endpoint;
 mod key;
 mod limits;

@@ -4,6 +4,7 @@
 //! again. When everything holds, the edge itself is asked to build its state, because it has the last word.
 
 mod agreed;
+mod control_node;
 pub(crate) mod credential;
 mod endpoint;
 mod key;
@@ -28,6 +29,7 @@ use super::scalar::Named;
 use super::suggest;
 use crate::catalog::Catalogue;
 pub(crate) use agreed::{Agreed, agreed, key_policy, section_of};
+pub(crate) use control_node::{ControlNode, control_node};
 use place::Place;
 pub(crate) use process::ProcessConfig;
 
