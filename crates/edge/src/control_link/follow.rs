@@ -302,7 +302,13 @@ impl Link {
                 self.tell_refused();
                 Taken::default()
             }
-            Some(control_message::Body::Snapshot(part)) => self.replica.snapshot(part).map_err(Ended::Diverged)?,
+            Some(control_message::Body::Snapshot(part)) => {
+                let taken = self.replica.snapshot(part).map_err(Ended::Diverged)?;
+                if taken.current {
+                    self.shared().metrics.control_snapshots.inc();
+                }
+                taken
+            }
             Some(control_message::Body::Delta(part)) => self.replica.delta(part).map_err(Ended::Diverged)?,
             Some(control_message::Body::Bookmark(bookmark)) => {
                 let taken = self.replica.bookmark(&bookmark).map_err(Ended::Diverged)?;

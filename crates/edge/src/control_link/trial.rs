@@ -83,7 +83,10 @@ pub(super) fn try_out(
         let mut config = compile(mesh).map_err(|problems| {
             let more = problems.len().saturating_sub(1);
             match problems.into_iter().next() {
-                Some(first) => Refusal { stage: Stage::Compile, resource: first.resource, reason: first.message, more },
+                Some(mut first) => {
+                    let resource = first.resource.take();
+                    Refusal { stage: Stage::Compile, resource, reason: first.to_string(), more }
+                }
                 None => Refusal::new(Stage::Compile, "it does not compile, and the compiler does not say why"),
             }
         })?;

@@ -58,6 +58,7 @@ impl<'a> Lowering<'a> {
             region,
             generations_kept: file.generations.kept,
             generations_ttl: file.generations.ttl.0,
+            control: None,
         };
         (process, edge)
     }
