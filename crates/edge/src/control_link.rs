@@ -23,8 +23,9 @@ pub use crate::auth::ReadPolicy;
 pub(crate) use follow::{Link, Place};
 pub use replica::{Divergence, Replica, Taken};
 
-/// Turns resources into what the edge is told. Opens sealed credentials on the way. Keys are not among the resources.
-pub type Compile = Arc<dyn Fn(&ResourceMap) -> Result<MeshConfig, Vec<Problem>> + Send + Sync>;
+/// Turns the resources of a cluster into what the edge is told. Opens sealed credentials on the way, for which the cluster's id is part of
+/// what was authenticated. Keys are not among the resources.
+pub type Compile = Arc<dyn Fn(&str, &ResourceMap) -> Result<MeshConfig, Vec<Problem>> + Send + Sync>;
 
 /// What an edge needs to follow the control plane, besides its configuration.
 #[derive(Clone)]

@@ -394,7 +394,7 @@ pub async fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
 
 /// The topology, as far as there are resources for it.
 fn compile(base: Arc<MeshConfig>) -> Compile {
-    Arc::new(move |resources: &ResourceMap| {
+    Arc::new(move |_cluster: &str, resources: &ResourceMap| {
         let mut bodies: HashMap<(Kind, String), Body> = HashMap::new();
         let mut problems = Vec::new();
         for resource in resources.iter() {
