@@ -163,6 +163,13 @@ impl Replica {
         (&mut self.keys.table, &mut self.policies)
     }
 
+    /// Whether a request with these headers comes from a known key; for measurements.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn knows(&self, headers: &http::HeaderMap, unix_now: u64) -> bool {
+        self.keys.table.authenticate(headers, unix_now).is_ok()
+    }
+
     /// Forgets one resource without noticing, as a flipped bit would. For tests of what is done about it; whether there was one.
     #[doc(hidden)]
     pub fn corrupt_for_test(&mut self, seed: u64) -> bool {
