@@ -213,6 +213,7 @@ mod tests {
             allowed_models: vec!["a/b".to_owned()],
             preferences: Preferences::default(),
             mode: None,
+            hedge: false,
             raw_errors: false,
         }
     }

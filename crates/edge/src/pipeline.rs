@@ -47,7 +47,7 @@ pub(crate) async fn chat(
     let (head, body) = request.into_parts();
     let state = shared.state.load_full();
     let caller = handler::authenticate(shared, &state, connection, &head.headers)?;
-    let admitted = Admitted::admit(&shared.in_flight, shared.config.limits.requests_in_flight)?;
+    let admitted = Admitted::admit(&shared.in_flight, shared.config.limits.requests_in_flight, &shared.memory)?;
     let bytes = read_body(body, &shared.config.limits).await?;
     let complete = Timestamp(shared.clock.micros());
 
@@ -114,21 +114,9 @@ async fn attempts(mut generation: Box<Generation>, pool: Arc<Pool>, ask: Box<Ask
                 return Err((generation, error));
             }
         };
-        match attempt::run(&mut generation, &pool, &ask, plan).await {
+        match attempt::run(&mut generation, &pool, &ask, plan, &mut failures).await {
             Ok(answer) => return Ok(Committed { generation, answer }),
-            Err(failed) => {
-                let mut failed = *failed;
-                generation.state.redact(plan.credential, &mut failed.failure);
-                let details = AttemptDetails {
-                    status: failed.details.status,
-                    retry_after: failed.details.retry_after,
-                    rate: failed.details.rate,
-                    ..AttemptDetails::default()
-                };
-                generation.end_attempt(failed.end, details);
-                let provider = Arc::clone(&generation.state.target(plan.endpoint).provider);
-                failures.push(&provider.name, failed);
-            }
+            Err(failed) => attempt::note(&mut generation, &mut failures, failed),
         }
     }
 }

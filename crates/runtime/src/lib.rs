@@ -12,6 +12,7 @@ pub mod clock;
 pub mod dev_ca;
 pub mod listen;
 pub mod logging;
+pub mod memory;
 pub mod ops;
 pub mod signals;
 pub mod tasks;

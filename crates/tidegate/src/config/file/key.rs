@@ -24,6 +24,10 @@ pub(crate) struct Key {
     pub(crate) preferences: Preferences,
     /// How to choose among endpoints unless the request says otherwise. Without it: the default of all keys.
     pub(crate) mode: Option<ModeName>,
+    /// Ask a second provider when the first token of a stream takes long. Bounded to one request in fifty, never for prompts above 8 k
+    /// tokens or reasoning; both providers bill.
+    #[serde(default)]
+    pub(crate) hedge: bool,
     /// Show the provider's own error text to this caller.
     #[serde(default)]
     pub(crate) raw_errors: bool,
