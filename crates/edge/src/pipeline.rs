@@ -99,7 +99,8 @@ pub(crate) async fn chat(
         trace,
         admitted,
     }));
-    let attempts = attempts(generation, Arc::clone(&worker.pool), ask);
+    // Boxed once: its state is several times that of the rest, and would lie in every connection from its first request on.
+    let attempts: Attempts = Box::pin(attempts(generation, Arc::clone(&worker.pool), ask));
     Ok(if streamed { stream_answer(attempts, worker, &id).await } else { whole_answer(attempts.await, &id) })
 }
 
@@ -133,12 +134,11 @@ fn slugs(state: &RoutingState, models: &[ModelIndex]) -> Vec<String> {
 
 /// A stream: the head goes out with the first token, or with the first keep-alive comment when the token takes long.
 async fn stream_answer(
-    attempts: impl Future<Output = Result<Committed, (Box<Generation>, EdgeError)>> + Send + 'static,
+    mut attempts: Attempts,
     worker: &Worker,
     id: &str,
 ) -> Response<EdgeBody> {
     let keep_alive = worker.shared.config.limits.keep_alive_comment;
-    let mut attempts: Attempts = Box::pin(attempts);
     let relay = match before(Instant::now() + keep_alive, attempts.as_mut()).await {
         None => Relay::waiting(attempts, keep_alive),
         Some(Ok(Committed { generation, answer: Answer::Stream(stream) })) => Relay::of(generation, *stream, keep_alive),
