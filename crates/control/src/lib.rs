@@ -6,10 +6,6 @@
 #![warn(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-pub mod agreement;
-pub mod api;
-pub mod fleet;
-pub mod health_batch;
 pub mod admin;
 pub mod agreement;
 pub mod api;

@@ -159,6 +159,8 @@ pub struct Limits {
     pub connections_per_ip: usize,
     /// Requests in flight over all listeners; more are answered 503 with `Retry-After`.
     pub requests_in_flight: usize,
+    /// Share of the control group's memory limit above which new requests are answered 503 with `Retry-After`; 0 means never.
+    pub memory_share: f64,
     /// Concurrent HTTP/2 streams per connection.
     pub http2_streams: u32,
     /// A caller that takes no bytes for this long loses its stream.
@@ -190,6 +192,8 @@ impl Default for Limits {
             connections: 50_000,
             connections_per_ip: 0,
             requests_in_flight: 50_000,
+            // Above it a burst of large bodies could reach the limit, which kills every stream at once.
+            memory_share: 0.85,
             http2_streams: 100,
             write_stall: Duration::from_secs(30),
             answer_bytes: 64 * 1024 * 1024,
@@ -369,6 +373,8 @@ pub struct KeyConfig {
     pub preferences: Preferences,
     /// Strategy unless the request says otherwise.
     pub mode: Option<Mode>,
+    /// Ask a second provider when the first token of a stream takes long; both are billed.
+    pub hedge: bool,
     /// Show the provider's own error body in `error.metadata.raw`.
     pub raw_errors: bool,
 }
@@ -382,6 +388,8 @@ pub struct KeyPolicy {
     pub preferences: Preferences,
     /// Strategy unless the request says otherwise.
     pub mode: Option<Mode>,
+    /// Send a second attempt to another provider when the first token of a stream takes long.
+    pub hedge: bool,
     /// Show the provider's own error body in `error.metadata.raw`.
     pub raw_errors: bool,
     /// How long the key is served without word from the control plane; `None` leaves it to [`ControlLinkConfig::key_grace`].
@@ -396,6 +404,7 @@ impl KeyPolicy {
             allowed_models: key.allowed_models.clone(),
             preferences: key.preferences.clone(),
             mode: key.mode,
+            hedge: key.hedge,
             raw_errors: key.raw_errors,
             grace: None,
         }

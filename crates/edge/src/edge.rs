@@ -21,6 +21,7 @@ use crate::config::{EdgeConfig, ListenerConfig, MeshConfig};
 use crate::gauges::EndpointGauges;
 use crate::generations::Generations;
 use crate::listener::{Connections, Listener};
+use crate::memory::MemoryWatch;
 use crate::metrics::Metrics;
 use crate::shared::Shared;
 use crate::state::{RoutingState, StateProblem};
@@ -135,6 +136,7 @@ impl Edge {
             auth_failures: FailureLimiter::new(config.limits.auth_failures_per_minute),
             connections: Connections::new(config.limits.connections, config.limits.connections_per_ip),
             in_flight: Arc::new(AtomicUsize::new(0)),
+            memory: MemoryWatch::start(config.limits.memory_share, &background),
             region: config.region.as_str().into(),
             nothing: "".into(),
             openapi: openapi::document().to_string().into(),

@@ -29,6 +29,7 @@ pub(crate) struct Metrics {
     pub(crate) connections_refused: IntCounter,
     tls_handshakes: IntCounterVec,
     retries: IntCounterVec,
+    pub(crate) hedges: IntCounter,
     pub(crate) failovers: IntCounter,
     pub(crate) client_retries: IntCounter,
     pub(crate) access_log_dropped: IntCounter,
@@ -131,6 +132,11 @@ impl Metrics {
                 "tidegate_edge_retries_total",
                 "Attempts after the first of a request, by why the one before failed.",
                 &["reason"],
+            )?,
+            hedges: counter(
+                registry,
+                "tidegate_edge_hedges_total",
+                "Second attempts at another provider while the first was still waited for.",
             )?,
             failovers: counter(
                 registry,

@@ -13,6 +13,7 @@ use crate::auth::{Contact, Cuts, FailureLimiter, Keys};
 use crate::config::EdgeConfig;
 use crate::generations::Generations;
 use crate::listener::Connections;
+use crate::memory::MemoryWatch;
 use crate::metrics::Metrics;
 use crate::state::RoutingState;
 
@@ -37,6 +38,7 @@ pub(crate) struct Shared {
     pub(crate) auth_failures: FailureLimiter,
     pub(crate) connections: Arc<Connections>,
     pub(crate) in_flight: Arc<AtomicUsize>,
+    pub(crate) memory: MemoryWatch,
     pub(crate) telemetry: Telemetry,
     /// The configured region, and the empty string, as every record refers to them.
     pub(crate) region: Arc<str>,

@@ -319,6 +319,7 @@ pub fn key(name: &str, text: &str) -> KeyConfig {
         allowed_models: Vec::new(),
         preferences: Preferences::default(),
         mode: None,
+        hedge: false,
         raw_errors: false,
     }
 }

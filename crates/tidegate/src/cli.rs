@@ -219,10 +219,11 @@ Asks the operations port of the edge that served the generation.
 Examples:
   tidegate explain gen-01JD…
   tidegate explain gen-01JD… --json > decision.json
-  tidegate explain --file decision.json")]
+  tidegate explain --file decision.json
+  tidegate explain --replay decision.json")]
 pub(crate) struct ExplainArgs {
     /// Id of a generation, from `x-generation-id` or the answer's `id`.
-    #[arg(value_name = "GENERATION", required_unless_present = "file")]
+    #[arg(value_name = "GENERATION", required_unless_present_any = ["file", "replay"])]
     pub(crate) id: Option<String>,
     /// Operations port of the edge.
     #[arg(long, default_value = "http://127.0.0.1:9090", value_hint = ValueHint::Url)]
@@ -230,6 +231,10 @@ pub(crate) struct ExplainArgs {
     /// A saved explanation instead of an edge.
     #[arg(long, value_name = "FILE", conflicts_with = "id", value_hint = ValueHint::FilePath)]
     pub(crate) file: Option<PathBuf>,
+    /// Decide anew, offline, from a saved explanation with its own settings, health and seed, and say whether the choices are the same.
+    /// Exit code 1 when they are not.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["id", "file", "json"], value_hint = ValueHint::FilePath)]
+    pub(crate) replay: Option<PathBuf>,
     /// Print the JSON as it is.
     #[arg(long)]
     pub(crate) json: bool,

@@ -282,6 +282,7 @@ fn key_config(key: &ApiKey) -> KeyConfig {
         allowed_models: Vec::new(),
         preferences: Preferences::default(),
         mode: None,
+        hedge: false,
         raw_errors: true,
     }
 }

@@ -115,6 +115,9 @@ pub(crate) struct Defaults {
     pub(crate) max_attempts: Option<u8>,
     /// Keep a conversation on the endpoint whose prompt cache it warmed. Without it: `true`.
     pub(crate) sticky: Option<bool>,
+    /// Least time that a conversation stays there after its last use; longer where the endpoint's cache lives longer. Without it:
+    /// `10m`.
+    pub(crate) sticky_for: Option<Span>,
     /// Serve requests that carry no key. Meant for trying things out: only accepted when every listener is on a loopback address.
     pub(crate) anonymous: bool,
 }

@@ -240,7 +240,7 @@ impl<'a> Lowering<'a> {
             max_attempts,
             anonymous: raw.anonymous,
             sticky: raw.sticky.unwrap_or(built_in.sticky),
-            sticky_for: built_in.sticky_for,
+            sticky_for: raw.sticky_for.map_or(built_in.sticky_for, |span| span.0),
         }
     }
 

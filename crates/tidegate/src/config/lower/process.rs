@@ -168,6 +168,9 @@ impl<'a> Lowering<'a> {
                 self.error(place.get(name), format!("with `{name}` at 0 no request could be served"), "leave it out for the default");
             }
         }
+        if !(0.0..=1.0).contains(&limits.memory_share) {
+            self.error(place.get("memory_share"), format!("{} is not a share", limits.memory_share), "use 0 to 1: `0.85` leaves a reserve");
+        }
         if limits.json_depth > DEEPEST_JSON {
             self.error(place.get("json_depth"), format!("{} levels of nesting", limits.json_depth), format!("use at most {DEEPEST_JSON}"));
         }
