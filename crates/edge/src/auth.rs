@@ -80,6 +80,8 @@ pub(crate) enum AuthFailure {
     Expired,
     /// The edge has not heard of the control plane for so long that it cannot tell.
     Undecided,
+    /// It was taken away while it was in use.
+    Revoked,
     /// A management key wants to call a model.
     Management,
 }
@@ -92,6 +94,7 @@ impl AuthFailure {
             Self::Disabled => "The API key is disabled. Ask whoever manages keys to enable it.",
             Self::Expired => "The API key has expired. Ask whoever manages keys for a new one.",
             Self::Undecided => "This edge cannot tell at the moment whether the API key is valid. Try again shortly.",
+            Self::Revoked => "The API key of this request was revoked.",
             Self::Management => "This API key manages other keys; it cannot call models.",
         }
     }

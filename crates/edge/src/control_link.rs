@@ -15,8 +15,7 @@ mod trial;
 
 use std::sync::Arc;
 
-use tidegate_proto::ResourceMap;
-use tidegate_proto::v1::ResourceId;
+use tidegate_proto::{Problem, ResourceMap};
 use tidegate_runtime::mesh::Dial;
 
 use crate::config::{Defaults, MeshConfig};
@@ -24,17 +23,9 @@ pub use crate::auth::ReadPolicy;
 pub(crate) use follow::{Link, Place};
 pub use replica::{Divergence, Replica, Taken};
 
-/// What is wrong with a set of resources.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// Whose fault it is, where one resource's.
-    pub resource: Option<ResourceId>,
-    /// What is wrong and what to do.
-    pub message: String,
-}
-
-/// Turns resources into what the edge is told. Opens sealed credentials on the way. Keys are not among the resources.
-pub type Compile = Arc<dyn Fn(&ResourceMap) -> Result<MeshConfig, Vec<Problem>> + Send + Sync>;
+/// Turns the resources of a cluster into what the edge is told. Opens sealed credentials on the way, for which the cluster's id is part of
+/// what was authenticated. Keys are not among the resources.
+pub type Compile = Arc<dyn Fn(&str, &ResourceMap) -> Result<MeshConfig, Vec<Problem>> + Send + Sync>;
 
 /// What an edge needs to follow the control plane, besides its configuration.
 #[derive(Clone)]

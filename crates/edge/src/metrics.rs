@@ -36,6 +36,7 @@ pub(crate) struct Metrics {
     pub(crate) revocation_lag: Histogram,
     pub(crate) control_connected: IntGauge,
     control_streams: IntCounterVec,
+    pub(crate) control_snapshots: IntCounter,
     refused_revisions: IntCounterVec,
     /// Durations of requests, by whether they streamed.
     pub(crate) duration_json: Histogram,
@@ -164,6 +165,11 @@ impl Metrics {
                 "tidegate_edge_control_streams_total",
                 "Streams to control nodes, by how they ended.",
                 &["end"],
+            )?,
+            control_snapshots: counter(
+                registry,
+                "tidegate_edge_control_snapshots_total",
+                "Whole states taken in from control nodes; differences suffice unless an edge is new or was away for long.",
             )?,
             refused_revisions: counters(
                 registry,

@@ -130,11 +130,15 @@ and counted in `tidegate_config_reloads_total`.
 
 Examples:
   tidegate edge --config tidegate.yaml
-  TIDEGATE__OPERATIONS__ADDRESS=0.0.0.0:9090 tidegate edge --config tidegate.yaml")]
+  TIDEGATE__OPERATIONS__ADDRESS=0.0.0.0:9090 tidegate edge --config tidegate.yaml
+  tidegate edge --config edge.yaml --control https://control-1.example:7420,https://control-2.example:7420")]
 pub(crate) struct EdgeArgs {
     /// The configuration.
     #[arg(long, short, value_name = "FILE", env = "TIDEGATE_CONFIG", value_hint = ValueHint::FilePath)]
     pub(crate) config: PathBuf,
+    /// Follow these control nodes instead of `control.endpoints` of the file. Providers, models, endpoints and keys then come from there.
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    pub(crate) control: Vec<String>,
 }
 
 /// `tidegate check`.

@@ -19,7 +19,7 @@ use super::last_good::{Store, StoreError};
 use super::places::Places;
 use super::replica::{Divergence, Replica, Restored, Taken};
 use super::stream::{self, OpenError, Stream};
-use super::trial::{Refusal, Stage, try_out};
+use super::trial::{Candidate, Refusal, Stage, try_out};
 use crate::config::ControlLinkConfig;
 use crate::shared::Shared;
 use crate::state::RoutingState;
@@ -195,7 +195,8 @@ impl Link {
         self.shared().contact.confirmed_at(confirmed);
         self.shared().routed.confirmed_at(confirmed);
         let shared = Arc::clone(self.shared());
-        match try_out(index, self.replica.mesh(), &shared.state.load(), &self.services.compile, &shared.metrics) {
+        let candidate = Candidate { cluster_id: &self.cluster_id, index, mesh: self.replica.mesh() };
+        match try_out(&candidate, &shared.state.load(), &self.services.compile, &shared.metrics) {
             Ok(state) => {
                 self.route_by(Arc::new(state), self.replica.mesh().clone(), index);
                 self.routed.good = self.routed.mesh.clone();
@@ -302,7 +303,13 @@ impl Link {
                 self.tell_refused();
                 Taken::default()
             }
-            Some(control_message::Body::Snapshot(part)) => self.replica.snapshot(part).map_err(Ended::Diverged)?,
+            Some(control_message::Body::Snapshot(part)) => {
+                let taken = self.replica.snapshot(part).map_err(Ended::Diverged)?;
+                if taken.current {
+                    self.shared().metrics.control_snapshots.inc();
+                }
+                taken
+            }
             Some(control_message::Body::Delta(part)) => self.replica.delta(part).map_err(Ended::Diverged)?,
             Some(control_message::Body::Bookmark(bookmark)) => {
                 let taken = self.replica.bookmark(&bookmark).map_err(Ended::Diverged)?;
@@ -385,7 +392,7 @@ impl Link {
         let mesh = Arc::new(self.replica.mesh().clone());
         let trial = guard::trial(index, &self.routed.good, &mesh);
         let (shared, compile) = (Arc::clone(self.shared()), Arc::clone(&self.services.compile));
-        let (store, note, tried) = (self.store.clone(), trial.clone(), Arc::clone(&mesh));
+        let (store, note, tried, cluster_id) = (self.store.clone(), trial.clone(), Arc::clone(&mesh), self.cluster_id.clone());
         let job = tokio::task::spawn_blocking(move || {
             // Durable before anything is tried: a crash of the compiler must find it.
             if let Some(store) = &store
@@ -394,7 +401,8 @@ impl Link {
                 tracing::error!(%error, "a trial cannot be noted; a revision that ends this process would be tried again");
             }
             let previous = shared.state.load_full();
-            try_out(note.index, &tried, &previous, &compile, &shared.metrics)
+            let candidate = Candidate { cluster_id: &cluster_id, index: note.index, mesh: &tried };
+            try_out(&candidate, &previous, &compile, &shared.metrics)
         });
         self.compiling = Some(Compiling { index, mesh, trial, job });
     }

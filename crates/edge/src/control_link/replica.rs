@@ -163,6 +163,25 @@ impl Replica {
         (&mut self.keys.table, &mut self.policies)
     }
 
+    /// Whether a request with these headers comes from a known key; for measurements.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn knows(&self, headers: &http::HeaderMap, unix_now: u64) -> bool {
+        self.keys.table.authenticate(headers, unix_now).is_ok()
+    }
+
+    /// Forgets one resource without noticing, as a flipped bit would. For tests of what is done about it; whether there was one.
+    #[doc(hidden)]
+    pub fn corrupt_for_test(&mut self, seed: u64) -> bool {
+        let nth = usize::try_from(seed).unwrap_or(0) % self.mesh.len().max(1);
+        let Some(id) = self.mesh.iter().nth(nth).and_then(|resource| resource.id.clone()) else { return false };
+        let removed = self.mesh.remove(&id);
+        if let Some((_, digest)) = &mut self.position {
+            *digest = self.mesh.digest().with(self.keys.digest);
+        }
+        removed
+    }
+
     /// Whether a key of this id could be used now.
     #[must_use]
     pub fn serves(&self, public_id: &str) -> bool {

@@ -70,20 +70,30 @@ impl Refusal {
     }
 }
 
+/// What is to be tried.
+pub(super) struct Candidate<'a> {
+    pub(super) cluster_id: &'a str,
+    pub(super) index: u64,
+    pub(super) mesh: &'a ResourceMap,
+}
+
 /// Compiles and tries a set. `previous` is what is in use and lends its health and connections.
 pub(super) fn try_out(
-    index: u64,
-    mesh: &ResourceMap,
+    candidate: &Candidate<'_>,
     previous: &RoutingState,
     compile: &Compile,
     metrics: &Metrics,
 ) -> Result<RoutingState, Refusal> {
+    let Candidate { cluster_id, index, mesh } = *candidate;
     let tried = catch_unwind(AssertUnwindSafe(|| {
         within_limits(mesh)?;
-        let mut config = compile(mesh).map_err(|problems| {
+        let mut config = compile(cluster_id, mesh).map_err(|problems| {
             let more = problems.len().saturating_sub(1);
             match problems.into_iter().next() {
-                Some(first) => Refusal { stage: Stage::Compile, resource: first.resource, reason: first.message, more },
+                Some(mut first) => {
+                    let resource = first.resource.take();
+                    Refusal { stage: Stage::Compile, resource, reason: first.to_string(), more }
+                }
                 None => Refusal::new(Stage::Compile, "it does not compile, and the compiler does not say why"),
             }
         })?;

@@ -23,6 +23,11 @@ impl Environment {
         Environment(std::env::vars_os().filter_map(text).collect())
     }
 
+    /// As if the variable had this value.
+    pub(crate) fn set(&mut self, name: &str, value: String) {
+        self.0.insert(name.to_owned(), value);
+    }
+
     /// The value of a variable.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)

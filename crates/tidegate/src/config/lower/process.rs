@@ -9,7 +9,7 @@ use tidegate_edge::config::{AccessLogConfig, CertificateFiles, EdgeConfig, Liste
 use tidegate_runtime::logging::{LogConfig, LogFormat};
 use tidegate_runtime::telemetry::TelemetryConfig;
 
-use super::{Lowering, Place};
+use super::{ControlFiles, Lowering, Place};
 use crate::config::file::{AccessLog, File, Limits, Listener, Log, LogFormatName, RuntimeModelName};
 
 /// What the process needs besides the edge.
@@ -18,6 +18,8 @@ pub(crate) struct ProcessConfig {
     pub(crate) log: LogConfig,
     /// `None` sends no traces.
     pub(crate) telemetry: Option<TelemetryConfig>,
+    /// `None` for an edge that is configured by its file alone.
+    pub(crate) control: Option<ControlFiles>,
 }
 
 /// Where an edge listens when the file does not say.
@@ -38,9 +40,10 @@ impl<'a> Lowering<'a> {
         {
             self.error(root.get("operations"), format!("{address} is a listener's address too"), "give one of them another port");
         }
-        let process = ProcessConfig { log: log(&file.log), telemetry: self.telemetry(file, &region, root.get("telemetry")) };
+        let (control, control_files) = self.control(file, root);
+        let telemetry = self.telemetry(file, &region, root.get("telemetry"));
+        let process = ProcessConfig { log: log(&file.log), telemetry, control: control_files };
         let edge = EdgeConfig {
-            control: None,
             listeners,
             operations,
             workers: WorkerConfig {
@@ -59,6 +62,7 @@ impl<'a> Lowering<'a> {
             region,
             generations_kept: file.generations.kept,
             generations_ttl: file.generations.ttl.0,
+            control,
         };
         (process, edge)
     }
