@@ -217,8 +217,10 @@ async fn a_whole_cluster_comes_back_from_its_disks() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_empty_node_gets_the_state_as_a_snapshot() {
     let mut hosts = cluster(&["a"], |config| (config.snapshot_every, config.keep_entries) = (40, 5)).await;
-    for number in 0..120 {
-        propose(&hosts, &format!("entry {number}")).await;
+    // More than a purge takes at once.
+    for hundred in 0..4 {
+        let proposals = (0..100).map(|number| hosts[0].up().propose(Bytes::from(format!("entry {hundred} {number}"))));
+        futures_util::future::try_join_all(proposals).await.unwrap();
     }
     hosts[0].up().snapshot_now().await.unwrap();
     let joining = Host::empty("b", as_they_are).await;
@@ -278,7 +280,8 @@ async fn learners_stay_learners_until_they_are_promoted_and_voters_can_be_taken_
     let next = hosts.iter().position(|host| host.id() == successor.id).unwrap();
     hosts[next].up().remove(leaving).await.unwrap();
     assert_eq!(voters(&hosts[next]).len(), 2);
-    let refused = hosts[next].up().replace(leaving, successor.id).await.unwrap_err();
+    hosts[next].up().replace(leaving, successor.id).await.unwrap();
+    let refused = hosts[next].up().promote(999).await.unwrap_err();
     assert!(matches!(refused, ChangeError::Refused(_)), "{refused}");
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::async_runtime::WatchReceiver as _;
-use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
+use openraft::errors::{ClientWriteError, ForwardReason, LinearizableReadError, RaftError};
 use openraft::{ReadPolicy, ServerState};
 use parking_lot::Mutex;
 use tidegate_proto::v1::RaftReadIndexRequest;
@@ -258,7 +258,6 @@ impl Consensus {
     pub async fn snapshot_now(&self) -> Result<u64, ChangeError> {
         let running = self.member()?;
         let wanted = *self.node.state.applied().borrow();
-        running.raft.trigger().snapshot().await.map_err(|error| ChangeError::Stopped(error.to_string()))?;
         let mut watch = running.raft.metrics();
         let written = async {
             loop {
@@ -266,8 +265,12 @@ impl Consensus {
                 if snapshot >= wanted {
                     return Ok(snapshot);
                 }
-                // Dropped by the deadline: a watch keeps its newest value.
-                watch.changed().await.map_err(|_| ChangeError::Stopped(self.node.why_not()))?;
+                // Asked for again, as openraft ignores the wish while it writes an earlier one.
+                running.raft.trigger().snapshot().await.map_err(|error| ChangeError::Stopped(error.to_string()))?;
+                match tokio::time::timeout(ASK_AGAIN, watch.changed()).await {
+                    Ok(Err(_)) => return Err(ChangeError::Stopped(self.node.why_not())),
+                    Ok(Ok(())) | Err(_) => {}
+                }
             }
         };
         let late = |_| ChangeError::Unfinished(format!("no snapshot within {} s", SNAPSHOT.as_secs()));
@@ -475,20 +478,31 @@ impl Running {
         if let Err(fatal) = self.raft.metrics().borrow_watched().running_state.clone() {
             return Err(ProposeError::Stopped(fatal.to_string()));
         }
-        match self.raft.client_write(Command::Application(payload)).await {
-            Ok(written) => {
-                let response = match written.data {
-                    Applied::Application(response) => response,
-                    Applied::Nothing | Applied::NodeId(_) => Bytes::new(),
-                };
-                Ok(Committed { index: written.log_id.index, term: written.log_id.leader_id.term, response })
-            }
-            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => Err(ProposeError::NotLeader { leader: leader_of(to) }),
-            // The core has stopped with the proposal in its hands, or another leader has put something else in its place here, though it may
-            // have been committed from the log of a third.
-            Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) | RaftError::Fatal(_)) => Err(ProposeError::Unknown),
-            Err(RaftError::APIError(error @ (ClientWriteError::ChangeMembershipError(_) | ClientWriteError::PreconditionFailed(_)))) => {
-                Err(ProposeError::Refused(error.to_string()))
+        let deadline = Instant::now() + self.links.timing().election_max;
+        loop {
+            match self.raft.client_write(Command::Application(payload.clone())).await {
+                Ok(written) => {
+                    let response = match written.data {
+                        Applied::Application(response) => response,
+                        Applied::Nothing | Applied::NodeId(_) => Bytes::new(),
+                    };
+                    return Ok(Committed { index: written.log_id.index, term: written.log_id.leader_id.term, response });
+                }
+                // A leader that was elected this moment waits for its quorum to say so. Nothing has been proposed.
+                Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to)))
+                    if to.reason == ForwardReason::LeaseExpired && Instant::now() < deadline =>
+                {
+                    tokio::time::sleep(self.links.timing().heartbeat / 2).await;
+                }
+                Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
+                    return Err(ProposeError::NotLeader { leader: leader_of(to) });
+                }
+                // The core has stopped with the proposal in its hands, or another leader has put something else in its place here, though it
+                // may have been committed from the log of a third.
+                Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) | RaftError::Fatal(_)) => return Err(ProposeError::Unknown),
+                Err(RaftError::APIError(
+                    error @ (ClientWriteError::ChangeMembershipError(_) | ClientWriteError::PreconditionFailed(_)),
+                )) => return Err(ProposeError::Refused(error.to_string())),
             }
         }
     }
@@ -575,6 +589,7 @@ const WORKERS: usize = 2;
 const LARGEST_PAYLOAD: usize = 2 << 20;
 const CATCH_UP: Duration = Duration::from_secs(60);
 const SNAPSHOT: Duration = Duration::from_secs(60);
+const ASK_AGAIN: Duration = Duration::from_millis(200);
 const CLOSE: Duration = Duration::from_secs(5);
 /// Longest age of how full the disk is.
 const DISK: Duration = Duration::from_secs(5);

@@ -22,6 +22,8 @@ mod network;
 mod node;
 #[cfg(test)]
 mod seeds;
+#[cfg(test)]
+mod sim;
 mod snapshot;
 mod space;
 mod state_store;

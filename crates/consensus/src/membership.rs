@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
-use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
+use openraft::errors::{ChangeMembershipError, ClientWriteError, ForwardReason, RaftError};
 use openraft::{ChangeMembers, Precondition, RaftMetrics};
 use tokio::time::{Instant, timeout_at};
 
@@ -172,7 +172,19 @@ impl Running {
 
     async fn change(&self, seen: &StoredMembership, change: ChangeMembers<u64, Instance>, retain: Retain) -> Result<(), ChangeError> {
         let precondition = Precondition::LastMembershipLogId { last_membership_log_id: *seen.log_id() };
-        let changing = self.raft.change_membership_if(change, retain == Retain::Learners, [precondition]);
+        let changing = async {
+            loop {
+                let outcome =
+                    self.raft.change_membership_if(change.clone(), retain == Retain::Learners, [precondition.clone()]).await;
+                match outcome {
+                    // As with proposals: a leader of this moment waits for its quorum.
+                    Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) if to.reason == ForwardReason::LeaseExpired => {
+                        tokio::time::sleep(self.links.timing().heartbeat / 2).await;
+                    }
+                    outcome => return outcome,
+                }
+            }
+        };
         match tokio::time::timeout(CHANGE, changing).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(self.change_error(error)),
