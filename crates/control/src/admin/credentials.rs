@@ -87,6 +87,7 @@ pub(super) fn seal(
         nonce: sealed.nonce.into(),
         ciphertext: sealed.ciphertext.into(),
         fingerprint: fingerprint(&status.cluster_id, &name, secret),
+        cluster: status.cluster_id,
     })
 }
 

@@ -94,6 +94,8 @@ struct AskedSecret {
     credential: String,
     /// Without it the secret has to be there already.
     secret: Option<SecretString>,
+    /// Where the caller looked for it, for messages.
+    reference: Option<String>,
 }
 
 /// A change against a state.
@@ -129,7 +131,7 @@ async fn run(admin: Admin, call: Call, asked: Asked) -> Result {
             let message = format!("revision {expected} was expected, the state is at revision {}", state.revision());
             return Err(AdminError::new(http::StatusCode::CONFLICT, "conflict", message));
         }
-        let plan = planned(&state, &wanted, &asked, admin.parts.proposer.agreement().status().cluster_id.as_str())?;
+        let plan = planned(&state, &wanted, &asked)?;
         admin.validate(&state, &plan.changes, plan.immediate).await?;
         if asked.dry_run {
             return ok(described(&state, &plan, &asked));
@@ -193,7 +195,7 @@ impl Admin {
             }
         }
         for position in &plan.secrets {
-            let AskedSecret { provider, credential, secret: Some(secret) } = &asked.secrets[*position] else { continue };
+            let AskedSecret { provider, credential, secret: Some(secret), .. } = &asked.secrets[*position] else { continue };
             change.credentials.push(seal(&self.parts, state, provider, credential, secret)?);
         }
         Ok(change)
@@ -240,21 +242,24 @@ fn planned(state: &State, wanted: &BTreeMap<Id, Option<Bytes>>, asked: &Asked, c
     let mut secrets = Vec::new();
     let mut problems = Vec::new();
     let mut seen = BTreeSet::new();
-    for (position, AskedSecret { provider, credential, secret }) in asked.secrets.iter().enumerate() {
+    for (position, AskedSecret { provider, credential, secret, reference }) in asked.secrets.iter().enumerate() {
         let name = format!("{provider}/{credential}");
         if !seen.insert(name.clone()) {
             return Err(AdminError::bad_request(format!("secret `{name}` is given twice")));
         }
         let present = state.get(Kind::Credential, &name).and_then(|resource| SealedCredential::decode(resource.body.clone()).ok());
         match (secret, present) {
-            (Some(secret), Some(present)) if present.fingerprint == fingerprint(cluster, &name, secret) => {}
+            (Some(secret), Some(present)) if present.fingerprint == fingerprint(&present.cluster, &name, secret) => {}
             (Some(_), _) => secrets.push(position),
             (None, Some(_)) => {}
             (None, None) => problems.push(Problem {
                 resource: Some((&Id::new(Kind::Provider, provider)).into()),
                 path: "credentials".to_owned(),
                 message: format!("the secret `{credential}` is neither given nor in the agreed state"),
-                help: vec!["set the variable or mount the file that it refers to, and apply again".to_owned()],
+                help: vec![match reference {
+                    Some(reference) => format!("make `{reference}` available where this is applied, and apply again"),
+                    None => "give it with the change".to_owned(),
+                }],
             }),
         }
     }

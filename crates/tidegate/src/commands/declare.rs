@@ -247,7 +247,7 @@ fn change(declared: &Declared) -> Value {
         .iter()
         .map(|secret| {
             let text = secret.secret.as_ref().map(ExposeSecret::expose_secret);
-            json!({ "provider": secret.provider, "credential": secret.credential, "secret": text })
+            json!({ "provider": secret.provider, "credential": secret.credential, "secret": text, "reference": secret.reference })
         })
         .collect();
     json!({ "upserts": upserts, "secrets": secrets })
