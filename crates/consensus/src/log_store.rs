@@ -80,6 +80,11 @@ impl<C: Types> LogStore<C> {
         Ok((this, thread))
     }
 
+    /// Makes an empty log and closes it.
+    pub(crate) fn create(backend: impl StorageBackend) -> io::Result<()> {
+        LogDatabase::open(backend, 0, 0).map(drop)
+    }
+
     /// Opens the log and leaves it to the caller to run the writer.
     fn open_without_writer(
         backend: impl StorageBackend,
@@ -109,6 +114,12 @@ impl<C: Types> LogStore<C> {
     /// Why the log has failed, when it has.
     pub(crate) fn failure(&self) -> Option<String> {
         self.shared.failure.lock().clone()
+    }
+
+    /// Ends the writer once it has done what is queued. Whatever comes later is refused.
+    pub(crate) async fn close(&self) {
+        // A writer that has ended already is what is wanted.
+        let _ = self.enqueue(Job::Close).await;
     }
 
     /// Queues the work and waits until it is durable.

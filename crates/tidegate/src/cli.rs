@@ -5,8 +5,12 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::commands::certs::CertsCommand;
+use crate::commands::control::ControlArgs;
+use crate::commands::declare::{ApplyArgs, DiffArgs, EdgesArgs, HistoryArgs, RollbackArgs};
 use crate::commands::dev::DevArgs;
+use crate::commands::drain::DrainArgs;
 use crate::commands::kek::KekCommand;
+use crate::commands::keys::KeysCommand;
 use crate::config::file::LogFormatName;
 use crate::key::KeyEnvName;
 
@@ -49,6 +53,23 @@ pub(crate) enum Command {
     Dev(DevArgs),
     /// Serve requests as a configuration says.
     Edge(EdgeArgs),
+    /// Run a control node, or tell its cluster what to do.
+    Control(ControlArgs),
+    /// Make what a file declares so, everywhere.
+    Apply(ApplyArgs),
+    /// Show how a file differs from what is declared.
+    Diff(DiffArgs),
+    /// Show what was declared when, by whom and why.
+    History(HistoryArgs),
+    /// Declare again what was declared at a revision.
+    Rollback(RollbackArgs),
+    /// Callers' keys of the control plane.
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// Take a provider or an endpoint out of service, or back.
+    Drain(DrainArgs),
+    /// List live edges, and how far each has followed.
+    Edges(EdgesArgs),
     /// Find every problem of a configuration, without starting anything.
     Check(CheckArgs),
     /// Print the JSON Schema of configuration files.
@@ -57,14 +78,19 @@ Editors use it through the first line of a file:
   # yaml-language-server: $schema=tidegate.schema.json
 
 Example:
-  tidegate schema > tidegate.schema.json")]
-    Schema,
+  tidegate schema > tidegate.schema.json
+  tidegate schema control > control.schema.json")]
+    Schema {
+        /// Which files.
+        #[arg(value_enum, default_value = "config")]
+        of: SchemaOf,
+    },
     /// Models and prices from public lists.
     #[command(subcommand)]
     Catalog(CatalogCommand),
     /// Say why a request went where it went.
     Explain(ExplainArgs),
-    /// Callers' keys.
+    /// Callers' keys of a file; for those of the control plane see `keys`.
     #[command(subcommand)]
     Key(KeyCommand),
     /// Certificates of the mesh's members, from an authority of your own.
@@ -84,6 +110,15 @@ Examples:
     },
     /// Print the version.
     Version,
+}
+
+/// Kind of configuration file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SchemaOf {
+    /// Of an edge, and of declarations for `tidegate apply`.
+    Config,
+    /// Of a control node.
+    Control,
 }
 
 /// `tidegate edge`.

@@ -208,7 +208,7 @@ fn log_problems(report: &Report) {
 }
 
 /// The command line wins over the file.
-fn log_config(file: &LogConfig, global: &Global) -> LogConfig {
+pub(super) fn log_config(file: &LogConfig, global: &Global) -> LogConfig {
     LogConfig {
         format: match global.log_format {
             Some(LogFormatName::Auto) => LogFormat::Auto,

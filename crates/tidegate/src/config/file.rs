@@ -5,6 +5,7 @@
 //! operators: they say what a key does, its unit, and what happens without it.
 
 mod control;
+pub(crate) mod control_node;
 mod endpoint;
 mod key;
 mod limits;

@@ -5,6 +5,7 @@
 
 mod agreed;
 mod control;
+mod control_node;
 pub(crate) mod credential;
 mod endpoint;
 mod key;
@@ -30,6 +31,7 @@ use super::suggest;
 use crate::catalog::Catalogue;
 pub(crate) use agreed::{Agreed, agreed, key_policy, section_of};
 pub(crate) use control::ControlFiles;
+pub(crate) use control_node::{ControlNode, control_node};
 use place::Place;
 pub(crate) use process::ProcessConfig;
 

@@ -46,8 +46,26 @@ pub(crate) struct Reading {
     pub(crate) whole: Node,
 }
 
+/// What a reading of any kind of file yields.
+#[derive(Debug)]
+pub(super) struct ReadingOf<T> {
+    pub(super) report: Report,
+    /// What could be read; without the values that could not.
+    pub(super) file: T,
+    /// The values of `file`, with their places.
+    pub(super) tree: Node,
+    /// All values, also those that could not be read.
+    pub(super) whole: Node,
+}
+
 /// Reads a configuration. `name` is what messages call the file. A text of which nothing can be read yields its report only.
 pub(crate) fn read(name: &str, text: &str, environment: &Environment) -> Result<Reading, Report> {
+    let ReadingOf { report, file, tree, whole } = read_as(name, text, environment)?;
+    Ok(Reading { report, file, tree, whole })
+}
+
+/// Reads any kind of file.
+pub(super) fn read_as<T: DeserializeOwned>(name: &str, text: &str, environment: &Environment) -> Result<ReadingOf<T>, Report> {
     let mut report =
         Report { sources: vec![Source { name: name.to_owned(), text: text.to_owned() }], problems: Vec::new(), files: Vec::new() };
     let Some(mut tree) = Node::read(text, 0, &mut report.problems) else {
@@ -63,7 +81,7 @@ pub(crate) fn read(name: &str, text: &str, environment: &Environment) -> Result<
         report.tidy();
         return Err(report);
     };
-    Ok(Reading { report, file, tree, whole })
+    Ok(ReadingOf { report, file, tree, whole })
 }
 
 /// Variables with this prefix override keys: `TIDEGATE__OPERATIONS__ADDRESS` is `operations.address`.
