@@ -15,12 +15,18 @@ use tidegate_quota::{
 use tokio::time::Instant;
 use ulid::Ulid;
 
-/// The runtime's clock, at noon of 2026-11-28.
-struct Virtual(Instant);
+/// The runtime's clock, from a moment of 2026-11-28 on.
+struct Virtual {
+    start: u64,
+    began: Instant,
+}
+
+const NOON: u64 = 1_795_867_200_000_000;
+const MIDNIGHT: u64 = NOON + 12 * 3_600_000_000;
 
 impl Clock for Virtual {
     fn now(&self) -> u64 {
-        1_795_867_200_000_000 + self.0.elapsed().as_micros() as u64
+        self.start + self.began.elapsed().as_micros() as u64
     }
 }
 
@@ -103,7 +109,11 @@ impl Bench {
 }
 
 async fn bench<T>(test: impl AsyncFnOnce(Bench) -> T) -> T {
-    let clock = Arc::new(Virtual(Instant::now()));
+    bench_at(NOON, test).await
+}
+
+async fn bench_at<T>(start: u64, test: impl AsyncFnOnce(Bench) -> T) -> T {
+    let clock = Arc::new(Virtual { start, began: Instant::now() });
     let store = MemoryStore::new(clock.clone());
     let remote = Arc::new(Remote { store, away: AtomicBool::new(false), calls: AtomicU64::new(0) });
     let registry = Registry::new();
@@ -496,4 +506,56 @@ async fn a_global_limit_is_counted_against_the_share_and_falls_to_the_floor() {
     assert_eq!(free(&limits), 1, "the lease is over");
     share.set(50, monotonic() + 3_600_000_000, 1);
     assert_eq!(free(&limits), 10, "never more than declared");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_long_request_does_not_hold_the_rest_of_its_slice() {
+    bench(async |bench| {
+        let limits = set(&[
+            Limit::new(Scope::Key, Dimension::Spend(Window::Month), 1_000_000_000),
+            Limit::new(Scope::Key, Dimension::Concurrent, 1_000),
+        ]);
+        let mut long = None;
+        let mut spent = 0;
+        for number in 0..600 {
+            let Decision::Allowed(reservation) = bench.gate.reserve(&bench.request(&limits, usage(1_000))).await else { panic!("refused") };
+            if number == 500 {
+                assert_eq!(reservation.mode, Mode::Slice);
+                long = Some(reservation);
+            } else {
+                bench.gate.settle(reservation, &usage(300));
+                spent += 300;
+            }
+            pause(5).await;
+        }
+        pause(5_000).await;
+        assert_eq!(bench.used(&limits).await, [spent + 1_000, 1], "what it holds itself, and its slot");
+        pause(100_000).await;
+        assert_eq!(bench.used(&limits).await, [spent + 1_000, 1], "renewed");
+        bench.gate.settle(long.unwrap(), &usage(2_500));
+        pause(1_000).await;
+        assert_eq!(bench.used(&limits).await, [spent + 2_500, 0]);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slice_of_yesterday_is_not_spent_today() {
+    bench_at(MIDNIGHT - 3_000_000, async |bench| {
+        let limits = set(&[Limit::new(Scope::Key, Dimension::Spend(Window::Day), 1_000_000_000)]);
+        let mut today = 0;
+        for _ in 0..1_200 {
+            let before = bench.clock.now();
+            let Decision::Allowed(reservation) = bench.gate.reserve(&bench.request(&limits, usage(1_000))).await else { panic!("refused") };
+            let period = reservation.entries[0].period.unwrap();
+            assert!(period.contains(before) || period.contains(bench.clock.now()), "{period} at {before}");
+            today += u64::from(period.start == MIDNIGHT) * 700;
+            bench.gate.settle(reservation, &usage(700));
+            pause(5).await;
+        }
+        assert!(today > 300_000, "{today}");
+        pause(5_000).await;
+        assert_eq!(bench.used(&limits).await, [today]);
+    })
+    .await;
 }

@@ -164,20 +164,17 @@ impl Allocator {
         }
     }
 
-    /// Computes new shares. Call it every ten seconds, and every second for a budget that runs low.
+    /// Computes the shares that are wanted; a report is answered with at most what is free at that moment. Call it every ten seconds, and every second for a budget that runs low.
     pub fn allot(&mut self, now: Micros) {
         let targets = if now < self.quiet_until && self.kind == Shared::Rate { self.floors() } else { self.targets(now) };
         let floor = self.floor();
         for (name, target) in targets {
-            let others: u64 =
-                self.regions.iter().filter(|(other, _)| **other != name).map(|(_, other)| other.may_hold(self.kind, floor, now)).sum();
-            let amount = target.min(self.amount.saturating_sub(others));
             let Some(region) = self.regions.get_mut(&name) else { continue };
-            if region.sent.back().is_some_and(|newest| newest.amount == amount && newest.floor == floor) {
+            if region.sent.back().is_some_and(|newest| newest.amount == target && newest.floor == floor) {
                 continue;
             }
             self.sequence += 1;
-            region.send(Sent { sequence: self.sequence, amount, floor, until: 0 });
+            region.send(Sent { sequence: self.sequence, amount: target, floor, until: 0 });
         }
     }
 
