@@ -14,8 +14,8 @@ use secrecy::{ExposeSecret, SecretString};
 use smallvec::SmallVec;
 use tidegate_routing::{AttemptEnd, AttemptPlan, Endpoint, ParameterSet, RateHint, Timestamp};
 use tidegate_wire::{
-    ChatCall, Completion, ErrorType, Failure, FailureKind, RequestError, Stamp, StreamReader, UpstreamRequest, classify, encode, rate_limits,
-    read_completion,
+    ChatCall, Completion, ErrorType, Failure, FailureKind, RequestError, Stamp, StreamReader, UpstreamRequest, classify, encode,
+    rate_limits, read_completion,
 };
 use tokio::time::Instant;
 
@@ -156,12 +156,7 @@ pub(crate) fn timed_out(attempt: &AttemptPlan) -> Box<AttemptFailure> {
 }
 
 /// Sends, and reads up to the first token (a stream) or the end (a whole answer).
-pub(crate) async fn exchange(
-    shared: &Shared,
-    pool: &Arc<Pool>,
-    ask: &Ask,
-    prepared: &Prepared,
-) -> Result<Found, Box<AttemptFailure>> {
+pub(crate) async fn exchange(shared: &Shared, pool: &Arc<Pool>, ask: &Ask, prepared: &Prepared) -> Result<Found, Box<AttemptFailure>> {
     let Prepared { target, stamp, outgoing, attempt } = prepared;
     let origin = &target.provider.origin;
     let (head, body) = match pool.send(origin, outgoing).await {

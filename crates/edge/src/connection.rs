@@ -120,25 +120,27 @@ where
             }
             ended(connection.await);
         }
-        Version::Http2 => Box::pin(async move {
-            let mut connection = pin!(
-                http2::Builder::new(WatchedStreams::new(limits.write_stall))
-                    .timer(TokioTimer::new())
-                    .max_concurrent_streams(limits.http2_streams)
-                    .initial_stream_window_size(HTTP2_WINDOW)
-                    .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
-                    .keep_alive_interval(limits.idle)
-                    .serve_connection(io, service)
-            );
-            // As above.
-            tokio::select! {
-                biased;
-                result = connection.as_mut() => return ended(result),
-                () = worker.draining.requested() => connection.as_mut().graceful_shutdown(),
-            }
-            ended(connection.await);
-        })
-        .await,
+        Version::Http2 => {
+            Box::pin(async move {
+                let mut connection = pin!(
+                    http2::Builder::new(WatchedStreams::new(limits.write_stall))
+                        .timer(TokioTimer::new())
+                        .max_concurrent_streams(limits.http2_streams)
+                        .initial_stream_window_size(HTTP2_WINDOW)
+                        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+                        .keep_alive_interval(limits.idle)
+                        .serve_connection(io, service)
+                );
+                // As above.
+                tokio::select! {
+                    biased;
+                    result = connection.as_mut() => return ended(result),
+                    () = worker.draining.requested() => connection.as_mut().graceful_shutdown(),
+                }
+                ended(connection.await);
+            })
+            .await
+        }
     }
 }
 

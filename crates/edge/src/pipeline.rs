@@ -133,11 +133,7 @@ fn slugs(state: &RoutingState, models: &[ModelIndex]) -> Vec<String> {
 }
 
 /// A stream: the head goes out with the first token, or with the first keep-alive comment when the token takes long.
-async fn stream_answer(
-    mut attempts: Attempts,
-    worker: &Worker,
-    id: &str,
-) -> Response<EdgeBody> {
+async fn stream_answer(mut attempts: Attempts, worker: &Worker, id: &str) -> Response<EdgeBody> {
     let keep_alive = worker.shared.config.limits.keep_alive_comment;
     let relay = match before(Instant::now() + keep_alive, attempts.as_mut()).await {
         None => Relay::waiting(attempts, keep_alive),

@@ -78,7 +78,10 @@ mod tests {
     #[test]
     fn the_tightest_group_of_version_two_counts_without_its_cache() {
         let root = tempfile::tempdir().unwrap();
-        write(&root.path().join("pod"), &[("memory.max", "1000\n"), ("memory.current", "900\n"), ("memory.stat", "anon 1\ninactive_file 200\n")]);
+        write(
+            &root.path().join("pod"),
+            &[("memory.max", "1000\n"), ("memory.current", "900\n"), ("memory.stat", "anon 1\ninactive_file 200\n")],
+        );
         write(&root.path().join("pod/edge"), &[("memory.max", "max\n"), ("memory.current", "1\n")]);
         let limit = MemoryLimit::within(root.path(), "0::/pod/edge\n").unwrap();
         assert_eq!(limit.used_share(), Some(0.7));
