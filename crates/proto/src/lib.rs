@@ -5,8 +5,10 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod ledger;
 mod resource;
 
+pub use ledger::RecordError;
 pub use resource::{Digest, Kind, ResourceMap, UnknownKind};
 
 /// Messages and services of `proto/tidegate/v1`.
