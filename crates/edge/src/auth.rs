@@ -14,9 +14,12 @@ use http::{HeaderMap, header};
 use moka::sync::Cache;
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
+use tidegate_ledger::Fee;
+use tidegate_quota::{LimitSet, Subject};
 use tidegate_routing::Preferences;
 
-use crate::config::{Defaults, KeyConfig};
+use crate::config::{Defaults, KeyConfig, OrganisationConfig, WorkspaceConfig};
+use crate::quota::NearEnd;
 
 /// The digest by which a key is known: BLAKE3 in keyed mode when a pepper is given (its own BLAKE3 hash is the key), plain otherwise.
 #[must_use]
@@ -54,6 +57,17 @@ pub(crate) struct Caller {
     pub(crate) preferences: Arc<Preferences>,
     /// The key's configuration; `None` for anonymous callers.
     pub(crate) config: Option<KeyConfig>,
+    /// Who pays.
+    pub(crate) organisation: Option<Arc<str>>,
+    pub(crate) workspace: Option<Arc<str>>,
+    /// What the organisation pays on top.
+    pub(crate) fee: Fee,
+    /// Limits of the key, its workspace and its organisation; `None` without any.
+    pub(crate) limits: Option<Arc<LimitSet>>,
+    /// A spend budget is near its end, so that the most an answer can cost is held.
+    pub(crate) near_end: NearEnd,
+    /// Credits that its organisation has bought, micro-dollars; `None` when nothing is prepaid.
+    pub(crate) credits: Option<u64>,
 }
 
 /// Why a caller is not served.
@@ -84,7 +98,13 @@ pub(crate) struct Keys {
 }
 
 impl Keys {
-    pub(crate) fn new(keys: &[KeyConfig], pepper: Option<&SecretString>, defaults: &Defaults) -> Self {
+    /// Compiles the keys; what is wrong with their limits is named by key.
+    pub(crate) fn new(
+        keys: &[KeyConfig],
+        owners: Owners<'_>,
+        pepper: Option<&SecretString>,
+        defaults: &Defaults,
+    ) -> Result<Self, Vec<(String, String)>> {
         let anonymous = defaults.anonymous.then(|| {
             Arc::new(Caller {
                 name: "anonymous".into(),
@@ -92,10 +112,30 @@ impl Keys {
                 hash: String::new(),
                 preferences: Arc::new(defaults.preferences.clone()),
                 config: None,
+                organisation: None,
+                workspace: None,
+                fee: Fee::default(),
+                limits: None,
+                near_end: NearEnd::new(false),
+                credits: None,
             })
         });
-        let callers = keys.iter().map(|key| (key.digest, Arc::new(Caller::of(key, defaults)))).collect();
-        Self { digester: Digester::new(pepper), callers, anonymous }
+        let mut problems = Vec::new();
+        let mut callers = HashMap::with_capacity(keys.len());
+        for key in keys {
+            match Caller::of(key, owners, defaults) {
+                Ok(caller) => {
+                    callers.insert(key.digest, Arc::new(caller));
+                }
+                Err(message) => problems.push((key.name.clone(), message)),
+            }
+        }
+        if problems.is_empty() { Ok(Self { digester: Digester::new(pepper), callers, anonymous }) } else { Err(problems) }
+    }
+
+    /// Everybody who may call with a key.
+    pub(crate) fn callers(&self) -> impl Iterator<Item = &Arc<Caller>> {
+        self.callers.values()
     }
 
     /// Finds the caller of a request. The key may stand in `Authorization: Bearer` or in `x-api-key`, as SDKs differ.
@@ -120,15 +160,48 @@ impl Keys {
 }
 
 impl Caller {
-    fn of(key: &KeyConfig, defaults: &Defaults) -> Self {
+    fn of(key: &KeyConfig, owners: Owners<'_>, defaults: &Defaults) -> Result<Self, String> {
         let salt = u64::from_le_bytes(key.digest[..8].try_into().unwrap_or_default());
-        Self {
+        let workspace = match &key.workspace {
+            None => None,
+            Some(name) => {
+                let found = owners.workspaces.iter().find(|workspace| workspace.name == *name);
+                Some(found.ok_or_else(|| format!("there is no workspace `{name}`"))?)
+            }
+        };
+        // A key in a workspace belongs to the workspace's organisation.
+        let named = workspace.map(|workspace| &workspace.organisation).or(key.organisation.as_ref());
+        if let (Some(named), Some(own)) = (named, &key.organisation)
+            && named != own
+        {
+            return Err(format!("the workspace belongs to `{named}`, not to `{own}`"));
+        }
+        let organisation = match named {
+            None => None,
+            Some(name) => {
+                let found = owners.organisations.iter().find(|organisation| organisation.name == *name);
+                Some(found.ok_or_else(|| format!("there is no organisation `{name}`"))?)
+            }
+        };
+        let limits = limits_of(key, workspace, organisation)?;
+        Ok(Self {
+            organisation: organisation.map(|organisation| organisation.name.as_str().into()),
+            workspace: workspace.map(|workspace| workspace.name.as_str().into()),
+            fee: organisation.map(|organisation| organisation.fee).unwrap_or_default(),
+            credits: organisation.and_then(|organisation| organisation.credits),
+            limits: limits.map(Arc::new),
+            near_end: NearEnd::new(false),
             name: key.name.as_str().into(),
             salt,
             hash: key.digest.iter().map(|byte| format!("{byte:02x}")).collect(),
             preferences: Arc::new(Preferences::merge(&defaults.preferences, key.preferences.clone())),
             config: Some(key.clone()),
-        }
+        })
+    }
+
+    /// What this key is asked and what it is answered may be stored.
+    pub(crate) fn stores_content(&self) -> bool {
+        self.config.as_ref().is_some_and(|config| config.store_content)
     }
 
     /// The caller may use this model.
@@ -149,6 +222,34 @@ impl Caller {
         hasher.update(user.as_bytes());
         hasher.finalize().to_hex()[..32].to_owned()
     }
+}
+
+/// Organisations and workspaces that keys refer to.
+#[derive(Clone, Copy)]
+pub(crate) struct Owners<'a> {
+    pub(crate) organisations: &'a [OrganisationConfig],
+    pub(crate) workspaces: &'a [WorkspaceConfig],
+}
+
+/// The limits of a key, its workspace and its organisation together.
+fn limits_of(
+    key: &KeyConfig,
+    workspace: Option<&WorkspaceConfig>,
+    organisation: Option<&OrganisationConfig>,
+) -> Result<Option<LimitSet>, String> {
+    let mut limits = key.limits.clone();
+    limits.extend(workspace.iter().flat_map(|workspace| workspace.limits.iter().cloned()));
+    limits.extend(organisation.iter().flat_map(|organisation| organisation.limits.iter().cloned()));
+    if limits.is_empty() {
+        return Ok(None);
+    }
+    let subject = Subject {
+        // A key without an organisation counts by itself.
+        organisation: organisation.map_or_else(|| format!("key:{}", key.name).into(), |organisation| organisation.name.as_str().into()),
+        workspace: workspace.map(|workspace| workspace.name.as_str().into()),
+        key: key.name.as_str().into(),
+    };
+    LimitSet::compile(subject, &limits, key.on_store_down).map(Some).map_err(|error| error.to_string())
 }
 
 fn key_of(headers: &HeaderMap) -> Option<&str> {
@@ -214,6 +315,7 @@ mod tests {
             preferences: Preferences::default(),
             mode: None,
             raw_errors: false,
+            ..KeyConfig::new("team", digest(secret, None))
         }
     }
 
@@ -226,7 +328,7 @@ mod tests {
     #[test]
     fn either_header_is_accepted_and_wrong_keys_are_told_apart() {
         let disabled = KeyConfig { disabled: true, ..key("off") };
-        let keys = Keys::new(&[key("secret"), disabled], None, &Defaults::default());
+        let keys = Keys::new(&[key("secret"), disabled], NOBODY, None, &Defaults::default()).expect("good keys");
         let check = |headers: HeaderMap, now| keys.authenticate(&headers, now).map(|caller| caller.name.to_string());
         assert_eq!(check(headers("authorization", "Bearer secret"), 999), Ok("team".to_owned()));
         assert_eq!(check(headers("authorization", "bearer  secret "), 999), Ok("team".to_owned()));
@@ -236,6 +338,35 @@ mod tests {
         assert_eq!(check(headers("authorization", "Bearer other"), 1), Err(AuthFailure::Unknown));
         assert_eq!(check(headers("authorization", "Basic secret"), 1), Err(AuthFailure::Missing));
         assert_eq!(check(HeaderMap::new(), 1), Err(AuthFailure::Missing));
+    }
+
+    const NOBODY: Owners<'static> = Owners { organisations: &[], workspaces: &[] };
+
+    #[test]
+    fn a_key_counts_with_its_workspace_and_its_organisation() {
+        let limit = |scope| tidegate_quota::Limit::new(scope, tidegate_quota::Dimension::RequestsPerMinute, 5);
+        let organisations = [OrganisationConfig {
+            limits: vec![limit(tidegate_quota::Scope::Organisation)],
+            fee: Fee { markup_ppm: 50_000, own_key_ppm: 0 },
+            ..OrganisationConfig::new("acme")
+        }];
+        let workspaces = [WorkspaceConfig { limits: vec![limit(tidegate_quota::Scope::Workspace)], ..WorkspaceConfig::new("search", "acme") }];
+        let owners = Owners { organisations: &organisations, workspaces: &workspaces };
+        let member = KeyConfig { workspace: Some("search".to_owned()), ..key("secret") };
+        let caller = Caller::of(&member, owners, &Defaults::default()).expect("a good key");
+        assert_eq!((caller.organisation.as_deref(), caller.workspace.as_deref()), (Some("acme"), Some("search")));
+        assert_eq!(caller.fee.markup_ppm, 50_000);
+        let limits = caller.limits.expect("inherited limits");
+        assert_eq!(limits.buckets(limits.select_all()).count(), 2);
+        for (organisation, workspace, why) in [
+            (None, Some("other"), "no workspace"),
+            (Some("other"), None, "no organisation"),
+            (Some("other"), Some("search"), "belongs to `acme`"),
+        ] {
+            let wrong = KeyConfig { organisation: organisation.map(str::to_owned), workspace: workspace.map(str::to_owned), ..key("secret") };
+            let error = Caller::of(&wrong, owners, &Defaults::default()).expect_err(why);
+            assert!(error.contains(why), "{error}");
+        }
     }
 
     #[test]

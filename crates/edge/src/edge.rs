@@ -12,17 +12,22 @@ use tidegate_runtime::ops::{BuildInfo, Condition, Operations, OpsResponse, OpsRo
 use tidegate_runtime::telemetry::Telemetry;
 use tidegate_runtime::tls::{CertificateFiles, CertificateStore, Reloader, ServerTlsOptions, TlsError, TlsVersion, server_config};
 use tidegate_runtime::{Clock, Shutdown, Tasks};
+use tokio::sync::mpsc;
 
 use crate::access_log::AccessLog;
 use crate::affinity::AffinityTable;
 use crate::auth::FailureLimiter;
 use crate::config::{EdgeConfig, ListenerConfig, MeshConfig};
+use crate::content::ContentSink;
 use crate::gauges::EndpointGauges;
 use crate::generations::Generations;
+use crate::ledger::{Ledger, LedgerMetrics, Outlets, Unfinished};
 use crate::listener::{Connections, Listener};
 use crate::metrics::Metrics;
+use crate::quota::{self, QuotaMetrics, Quotas, SETTLERS, Settler};
 use crate::shared::Shared;
 use crate::state::{RoutingState, StateProblem};
+use crate::sums::SumsView;
 use crate::worker::{Threads, Workers};
 use crate::{explain, openapi};
 
@@ -42,7 +47,11 @@ pub struct Edge {
     stop: Shutdown,
     /// The operations port and other things that outlive the last request.
     background: Tasks,
+    /// Settles with a remote store; ends after the ledger has passed everything on.
+    settling: Tasks,
     registry: prometheus::Registry,
+    /// Where background work runs.
+    runtime: tokio::runtime::Handle,
 }
 
 /// Addresses that were taken.
@@ -122,7 +131,34 @@ impl Edge {
             listeners: listeners.iter().map(|listener| (listener.name.to_string(), listener.address)).collect(),
             operations: operations.as_ref().map(OpsServer::local_addr),
         };
+        // Bound: what a store that is away for a second leaves unsettled at 16 000 requests a second.
+        let (settle, owed) = mpsc::channel(SETTLEMENTS);
+        // Bound: a renewal is asked for every 20 s; one that is still under way is not asked for again.
+        let (renew, renewals) = mpsc::channel(1);
+        let (store, remote) = quota::open(&config.quota);
+        let quotas = Arc::new(Quotas::new(store, remote, QuotaMetrics::register(&registry)?, settle.clone()));
+        let ledger_metrics = LedgerMetrics::register(&registry)?;
+        let (ledger, unfinished) = {
+            let config = config.ledger.clone();
+            let outlets = Outlets { settle, renew };
+            tokio::task::spawn_blocking(move || Ledger::start(&config, clock, ledger_metrics, outlets))
+                .await
+                .map_err(|error| std::io::Error::other(format!("reading the journal: {error}")))??
+        };
+        let ledger = Arc::new(ledger);
+        quota::restore(quotas.store().as_ref(), &state, &ledger.rollups_shared(), clock.unix_micros()).await;
+        let settling = Tasks::new();
+        let settler = Arc::new(Settler { quotas: Arc::clone(&quotas), queue: tokio::sync::Mutex::new(owed), ledger: Arc::clone(&ledger) });
+        for _ in 0..SETTLERS {
+            settling.spawn("settler", Arc::clone(&settler).run(settling.shutdown().clone()));
+        }
+        settling.spawn("slot-renewal", Arc::clone(&settler).renew_all(renewals, settling.shutdown().clone()));
+        settle_unfinished(&quotas, unfinished);
         let shared = Arc::new(Shared {
+            sums: SumsView::Local(Arc::clone(&ledger)),
+            ledger,
+            quotas,
+            content: ContentSink::open(config.ledger.content.as_ref(), metrics.content_dropped.clone())?,
             access_log: AccessLog::open(&config.access_log, metrics.access_log_dropped.clone())?,
             generations: Generations::new(config.generations_kept, config.generations_ttl),
             affinity: AffinityTable::new(),
@@ -158,7 +194,7 @@ impl Edge {
             routes.push(explain_route(&shared));
             operations.serve(Operations { registry: registry.clone(), readiness, routes }, &background);
         }
-        Ok(Self { shared, workers, threads, bound, certificates, ready, accepting, draining, stop, background, registry })
+        Ok(Self { shared, workers, threads, bound, certificates, ready, accepting, draining, stop, background, settling, registry, runtime: tokio::runtime::Handle::current() })
     }
 
     /// Addresses that were taken.
@@ -187,9 +223,21 @@ impl Edge {
         let previous = self.shared.state.load_full();
         let state = RoutingState::build(mesh, Some(&previous), &self.shared.metrics)?;
         let revision = i64::try_from(state.snapshot.revision()).unwrap_or(i64::MAX);
-        self.shared.state.store(Arc::new(state));
+        let state = Arc::new(state);
+        self.shared.state.store(Arc::clone(&state));
+        self.tell_spent(state);
         self.shared.metrics.state_revision.with_label_values(&["snapshot"]).set(revision);
         Ok(())
+    }
+
+    /// New limits begin with what their keys have spent already.
+    fn tell_spent(&self, state: Arc<RoutingState>) {
+        let (quotas, ledger) = (Arc::clone(&self.shared.quotas), Arc::clone(&self.shared.ledger));
+        let now = self.shared.clock.unix_micros();
+        // Ends with the store's answers.
+        self.background.spawn_on(&self.runtime, "spent", async move {
+            quota::restore(quotas.store().as_ref(), &state, &ledger.rollups_shared(), now).await;
+        });
     }
 
     /// Looks at the certificate files now, and opens the access log anew.
@@ -221,9 +269,14 @@ impl Edge {
         let joined = tokio::task::spawn_blocking(move || {
             threads.join();
             shared.access_log.close();
+            shared.content.close();
+            shared.ledger.close();
         });
         if let Err(error) = joined.await {
             tracing::error!(%error, "the workers did not end");
+        }
+        if let Err(unfinished) = self.settling.close(LAST_SETTLEMENTS).await {
+            tracing::warn!(%unfinished, "the last settlements did not reach the store of counters; the next start repeats them");
         }
         if let Err(unfinished) = self.background.close(CLOSE_LISTENERS).await {
             tracing::debug!(%unfinished, "operations connections were cut off");
@@ -270,6 +323,17 @@ fn explain_route(shared: &Arc<Shared>) -> OpsRoute {
     })
 }
 
+/// Settles what an earlier process left, with a store that knows of it.
+fn settle_unfinished(quotas: &Quotas, unfinished: Unfinished) {
+    if !quotas.is_remote() {
+        // The counters of that process are gone; what it left is in the sums already, from which they were restored.
+        return;
+    }
+    for owed in unfinished.owed() {
+        quotas.settle_later(owed);
+    }
+}
+
 const BUILD: BuildInfo = BuildInfo {
     version: env!("CARGO_PKG_VERSION"),
     commit: match option_env!("TIDEGATE_COMMIT") {
@@ -278,6 +342,10 @@ const BUILD: BuildInfo = BuildInfo {
     },
     rustc: "unknown",
 };
+/// See [`Edge::start`].
+const SETTLEMENTS: usize = 16_384;
+/// A store that is there takes what is left in a moment.
+const LAST_SETTLEMENTS: Duration = Duration::from_secs(3);
 /// Closing a listener waits for nothing but the scheduler.
 const CLOSE_LISTENERS: Duration = Duration::from_secs(2);
 /// How often draining looks whether it is done.

@@ -32,6 +32,7 @@ pub(crate) struct Metrics {
     pub(crate) failovers: IntCounter,
     pub(crate) client_retries: IntCounter,
     pub(crate) access_log_dropped: IntCounter,
+    pub(crate) content_dropped: IntCounter,
     pub(crate) state_revision: IntGaugeVec,
     /// Durations of requests, by whether they streamed.
     pub(crate) duration_json: Histogram,
@@ -141,6 +142,11 @@ impl Metrics {
                 registry,
                 "tidegate_edge_access_log_dropped_total",
                 "Access-log lines lost because the disk was too slow or failed.",
+            )?,
+            content_dropped: counter(
+                registry,
+                "tidegate_edge_content_dropped_total",
+                "Prompts and answers of keys that opted in, lost because the disk was too slow or failed.",
             )?,
             state_revision: register(
                 registry,

@@ -2,7 +2,7 @@
 
 use tidegate_wire::Cost;
 
-use crate::generation::Bill;
+use crate::bill::Bill;
 
 /// The amounts of one answer, as JSON number texts.
 pub(crate) struct CostText {
@@ -10,16 +10,18 @@ pub(crate) struct CostText {
     upstream: String,
     prompt: String,
     completion: String,
+    own_key: bool,
 }
 
 impl CostText {
     pub(crate) fn of(bill: &Bill) -> Self {
         let charge = &bill.charge;
         Self {
-            total: charge.total.to_string(),
+            total: bill.toll.charged.to_string(),
             upstream: bill.upstream.to_string(),
             prompt: charge.prompt.to_string(),
             completion: charge.completion.to_string(),
+            own_key: bill.own_key,
         }
     }
 
@@ -29,7 +31,7 @@ impl CostText {
             upstream: &self.upstream,
             upstream_prompt: &self.prompt,
             upstream_completion: &self.completion,
-            is_byok: false,
+            is_byok: self.own_key,
         }
     }
 }

@@ -11,10 +11,14 @@ use crate::access_log::AccessLog;
 use crate::affinity::AffinityTable;
 use crate::auth::FailureLimiter;
 use crate::config::EdgeConfig;
+use crate::content::ContentSink;
 use crate::generations::Generations;
+use crate::ledger::Ledger;
 use crate::listener::Connections;
 use crate::metrics::Metrics;
+use crate::quota::Quotas;
 use crate::state::RoutingState;
+use crate::sums::SumsView;
 
 /// One per edge process.
 pub(crate) struct Shared {
@@ -24,6 +28,11 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
     pub(crate) generations: Generations,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) quotas: Arc<Quotas>,
+    pub(crate) sums: SumsView,
+    /// Prompts and answers of keys that opted in.
+    pub(crate) content: ContentSink,
     pub(crate) affinity: AffinityTable,
     pub(crate) access_log: AccessLog,
     pub(crate) auth_failures: FailureLimiter,

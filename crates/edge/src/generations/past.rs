@@ -10,7 +10,8 @@ use tidegate_wire::Facts;
 
 use crate::auth::Caller;
 use crate::context::RequestContext;
-use crate::generation::{AttemptNote, Bill, End, Times};
+use crate::bill::Bill;
+use crate::generation::{AttemptNote, End, Times};
 use crate::state::RoutingState;
 
 /// A finished generation.
@@ -56,8 +57,10 @@ impl Past {
             usage: bill.usage,
             usage_estimated: bill.estimated,
             charge: bill.charge,
+            fee: bill.toll.fee,
+            charged: bill.toll.charged,
             upstream_cost: bill.upstream,
-            is_byok: false,
+            is_byok: bill.own_key,
             service_tier: facts.service_tier.clone(),
             data_region: target.and_then(|target| target.region.clone()),
             region: Arc::clone(&self.context.region),
@@ -68,7 +71,10 @@ impl Past {
             external_user: self.context.user.clone(),
             preset_id: self.context.preset.clone(),
             key: Arc::clone(&self.caller.name),
-            organisation: None,
+            organisation: self.caller.organisation.clone(),
+            workspace: self.caller.workspace.clone(),
+            error_type: end.error_type.into(),
+            recovered: false,
             attempts: (1u8..)
                 .zip(&self.attempts)
                 .map(|(number, note)| {
@@ -79,11 +85,11 @@ impl Past {
                         model: Arc::clone(&target.model),
                         endpoint: Arc::clone(&target.name),
                         status: note.status,
-                        outcome: note.end.label(),
+                        outcome: note.end.label().into(),
                         latency_us: micros(note.latency),
                         service_tier: None,
                         upstream_id: note.upstream_id.clone(),
-                        is_byok: false,
+                        is_byok: self.state.is_own_key(note.plan.credential),
                     }
                 })
                 .collect(),

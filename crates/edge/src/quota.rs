@@ -1,0 +1,226 @@
+//! Whether a caller may spend: asks before a request is planned, and says afterwards what it used.
+//!
+//! Counting is the quota crate's; here a request becomes an estimate and a refusal becomes an error that callers understand. A store in
+//! this process, or a slice that was bought before, answers without waiting; only a cold key of a remote store costs a round trip.
+
+mod answer;
+mod estimate;
+mod held;
+mod metrics;
+mod outputs;
+mod settler;
+mod start;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tidegate_quota::{Decision, Dimension, Entry, QuotaStore, Refusal, RefusalKind, Reservation, ReserveRequest, Settlement, StoreError, Usage};
+use tidegate_routing::ModelIndex;
+use tidegate_wire::ChatCall;
+use tokio::sync::mpsc;
+use ulid::Ulid;
+
+use crate::auth::Caller;
+use crate::error::EdgeError;
+use crate::state::RoutingState;
+pub(crate) use estimate::{Ceiling, micro_dollars};
+use estimate::{Answer, Estimate};
+pub(crate) use answer::{LimitHeaders, headers};
+pub(crate) use held::Held;
+pub(crate) use metrics::QuotaMetrics;
+use outputs::Outputs;
+pub(crate) use settler::{SETTLERS, Settler};
+pub(crate) use start::{open, restore};
+
+/// What all requests of an edge share of quotas.
+pub(crate) struct Quotas {
+    store: Arc<dyn QuotaStore>,
+    /// The store outlives this process, so that the journal must remember what is to be settled.
+    remote: bool,
+    outputs: Outputs,
+    pub(crate) metrics: QuotaMetrics,
+    settle: mpsc::Sender<Owed>,
+}
+
+/// A settlement that a remote store has to be told.
+pub(crate) struct Owed {
+    /// The generation's id.
+    pub(crate) id: Arc<str>,
+    pub(crate) settlement: Settlement,
+}
+
+/// What a request wants.
+pub(crate) struct Demand<'a> {
+    pub(crate) state: &'a RoutingState,
+    pub(crate) caller: &'a Arc<Caller>,
+    pub(crate) call: &'a ChatCall,
+    /// Accepted models, the first one asked for first.
+    pub(crate) models: &'a [ModelIndex],
+    pub(crate) prompt_tokens: u32,
+    /// `gen-` and a ULID.
+    pub(crate) id: &'a str,
+    /// Time that the request may take.
+    pub(crate) patience: Duration,
+}
+
+/// A refusal, with what its answer says.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) refusal: Refusal,
+    /// Milliseconds of Unix time at which it was.
+    pub(crate) at_ms: u64,
+}
+
+impl Refused {
+    pub(crate) fn told(&self) -> answer::Told {
+        answer::told(&self.refusal)
+    }
+
+    pub(crate) fn headers(&self) -> LimitHeaders {
+        answer::refusal_headers(&self.refusal, self.at_ms)
+    }
+}
+
+impl Quotas {
+    pub(crate) fn new(store: Arc<dyn QuotaStore>, remote: bool, metrics: QuotaMetrics, settle: mpsc::Sender<Owed>) -> Self {
+        Self { store, remote, outputs: Outputs::new(), metrics, settle }
+    }
+
+    /// The store itself, for showing what is used.
+    pub(crate) fn store(&self) -> &Arc<dyn QuotaStore> {
+        &self.store
+    }
+
+    /// The store outlives this process.
+    pub(crate) fn is_remote(&self) -> bool {
+        self.remote
+    }
+
+    /// Holds the estimate of a request, or refuses it. A caller without limits is not asked about.
+    pub(crate) async fn reserve(self: &Arc<Self>, demand: &Demand<'_>) -> Result<Held, EdgeError> {
+        let Some(limits) = demand.caller.limits.as_ref() else { return Ok(Held::nothing(self)) };
+        let model = demand.state.model(demand.models[0]);
+        let selection = limits.select(&model.slug, None);
+        if selection.is_empty() {
+            return Ok(Held::nothing(self));
+        }
+        let expected = self.outputs.expected(demand.caller.salt, demand.models[0]);
+        let estimate = Estimate::of(demand, expected);
+        let near_end = demand.caller.near_end.load(Ordering::Relaxed);
+        let answer = if near_end { Answer::Longest } else { Answer::Usual };
+        let id = request_id(demand.id);
+        let lifetime = demand.patience + RESERVATION_GRACE;
+        let mut request = ReserveRequest { id, limits, selection, estimate: estimate.usage(answer), lifetime };
+        let mut held = self.decide(&request, demand.caller).await?;
+        if answer == Answer::Usual && held.runs_low() {
+            // The end of a budget is near: from here on what is held is the most that the answer can cost, so that it cannot be outrun.
+            demand.caller.near_end.store(true, Ordering::Relaxed);
+            let longest = estimate.usage(Answer::Longest);
+            if longest != request.estimate {
+                held.give_back();
+                request = ReserveRequest { id: another_id(id), estimate: longest, ..request };
+                held = self.decide(&request, demand.caller).await?;
+            }
+        } else if near_end && !held.runs_low() {
+            demand.caller.near_end.store(false, Ordering::Relaxed);
+        }
+        Ok(held)
+    }
+
+    async fn decide(self: &Arc<Self>, request: &ReserveRequest<'_>, caller: &Caller) -> Result<Held, EdgeError> {
+        let decision = match self.store.reserve_now(request) {
+            Some(decision) => decision,
+            None => self.store.reserve(request).await.map_err(|error| self.unavailable(&error))?,
+        };
+        self.metrics.decided(&decision);
+        match decision {
+            Decision::Allowed(reservation) => {
+                self.notice(&reservation, caller);
+                Ok(Held::of(self, reservation))
+            }
+            Decision::Refused(refusal) => Err(EdgeError::Quota(Box::new(Refused { refusal, at_ms: request.id.timestamp_ms() }))),
+        }
+    }
+
+    /// The store gave no answer and nothing stands in for it: never a verdict about the caller.
+    fn unavailable(&self, error: &StoreError) -> EdgeError {
+        tracing::debug!(%error, "the quota store gave no answer");
+        self.metrics.store_failed();
+        let refusal = Refusal {
+            kind: RefusalKind::Unavailable,
+            bucket: None,
+            retry_after: Some(STORE_RETRY),
+            remaining: 0,
+            too_big: false,
+            mode: tidegate_quota::Mode::Exact,
+        };
+        EdgeError::Quota(Box::new(Refused { refusal, at_ms: 0 }))
+    }
+
+    /// Shadow limits that would have refused, and soft thresholds that are reached: counted each time, said once in a while.
+    fn notice(&self, reservation: &Reservation, caller: &Caller) {
+        for bucket in reservation.shadowed() {
+            self.metrics.noticed("shadow", bucket.limit.dimension.as_str());
+            if self.metrics.may_say(&bucket.key) {
+                let limit = &bucket.limit;
+                tracing::warn!(key = %caller.name, scope = %limit.scope, limit = %limit.dimension, "a shadow limit would have refused this request");
+            }
+        }
+        for entry in reservation.warnings() {
+            let limit = &entry.bucket.limit;
+            self.metrics.noticed("warning", limit.dimension.as_str());
+            if self.metrics.may_say(&entry.bucket.key) {
+                tracing::warn!(key = %caller.name, scope = %limit.scope, limit = %limit.dimension, remaining = entry.remaining, amount = limit.amount, "a limit's warning threshold is reached");
+            }
+        }
+    }
+
+    /// Remembers how long an answer was, for the next estimate.
+    pub(crate) fn answered(&self, salt: u64, model: ModelIndex, completion_tokens: u64) {
+        self.outputs.answered(salt, model, completion_tokens);
+    }
+
+    /// Settles at once with a store in this process. Gives the settlement back when the store is remote: it is settled once the journal
+    /// has the record.
+    pub(crate) fn settle(&self, reservation: Reservation, used: &Usage) -> Option<Settlement> {
+        let settlement = Settlement::new(reservation, used);
+        if self.remote {
+            return Some(settlement);
+        }
+        settler::settle_now(self.store.as_ref(), &settlement);
+        None
+    }
+
+    /// Settles behind the caller's back, without a record.
+    pub(crate) fn settle_later(&self, owed: Owed) {
+        if self.settle.try_send(owed).is_err() {
+            // The reservation expires as consumed: more is counted than was used, never less.
+            self.metrics.settlement_dropped();
+        }
+    }
+}
+
+/// It was counted as a request to a free model.
+pub(crate) fn was_free(reservation: &Reservation) -> bool {
+    let free = |entry: &Entry| entry.bucket.limit.dimension == Dimension::FreeRequestsPerDay && entry.held > 0;
+    reservation.entries.iter().any(free)
+}
+
+/// The ULID of a generation's id.
+pub(crate) fn request_id(id: &str) -> Ulid {
+    id.strip_prefix("gen-").and_then(|ulid| ulid.parse().ok()).unwrap_or_default()
+}
+
+/// Another id of the same moment.
+fn another_id(id: Ulid) -> Ulid {
+    Ulid::from_parts(id.timestamp_ms(), id.random() ^ 1 << 79)
+}
+
+/// How much longer than its request a reservation stands.
+const RESERVATION_GRACE: Duration = Duration::from_secs(600);
+/// What a caller waits when the store is away and its key is declared `closed`.
+const STORE_RETRY: Duration = Duration::from_secs(2);
+
+/// A caller's budget is near its end.
+pub(crate) type NearEnd = AtomicBool;
