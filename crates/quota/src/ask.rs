@@ -14,7 +14,7 @@ use crate::clock::Micros;
 use crate::decision::{Decision, Entry, Mode, Refusal, RefusalKind, Reservation};
 use crate::limit::Dimension;
 use crate::period::Period;
-use crate::set::LimitSet;
+use crate::set::{LimitSet, Selection};
 use crate::store::{Remaining, ReserveRequest, SliceRequest};
 use crate::usage::Usage;
 
@@ -42,6 +42,7 @@ pub(crate) struct Row<'a> {
 pub(crate) struct Ask<'a> {
     pub(crate) id: Ulid,
     pub(crate) limits: &'a LimitSet,
+    pub(crate) selection: Selection,
     pub(crate) rows: SmallVec<[Row<'a>; 4]>,
     pub(crate) divisor: u64,
     pub(crate) lifetime: Micros,
@@ -74,7 +75,15 @@ impl<'a> Ask<'a> {
             let cost = capped(rule, bucket.limit.dimension, &request.estimate);
             Row { bucket, rule, amount, least: cost, want: cost }
         });
-        Self { id: request.id, limits, rows: rows.collect(), divisor: 1, lifetime: micros(request.lifetime), parts }
+        Self {
+            id: request.id,
+            limits,
+            selection: request.selection,
+            rows: rows.collect(),
+            divisor: 1,
+            lifetime: micros(request.lifetime),
+            parts,
+        }
     }
 
     /// A slice: at least one request, at most a twentieth of each limit.
@@ -90,7 +99,38 @@ impl<'a> Ask<'a> {
             Row { bucket, rule, amount, least, want: hoped.min(rule.capacity() / LARGEST_PART).max(least) }
         });
         let divisor = u64::from(request.divisor.max(1));
-        Self { id: request.id, limits, rows: rows.collect(), divisor, lifetime: micros(request.lifetime), parts: 1 }
+        Self {
+            id: request.id,
+            limits,
+            selection: request.selection,
+            rows: rows.collect(),
+            divisor,
+            lifetime: micros(request.lifetime),
+            parts: 1,
+        }
+    }
+
+    /// A reservation that holds nothing: for a request whose answer was lost.
+    pub(crate) fn blank(&self, now: Micros) -> Reservation {
+        let entries = self.rows.iter().map(|row| Entry {
+            bucket: row.bucket.clone(),
+            period: row.rule.period(),
+            amount: row.amount,
+            held: 0,
+            remaining: 0,
+            reset_after: None,
+        });
+        Reservation {
+            id: self.id,
+            expires_at: now.saturating_add(self.lifetime),
+            mode: Mode::Exact,
+            parts: 1,
+            slot: self.limits.slot.clone(),
+            key: self.limits.subject.key.clone(),
+            selection: self.selection,
+            entries: entries.collect(),
+            shadowed: 0,
+        }
     }
 
     /// The decision behind a verdict given at `now`.
@@ -118,6 +158,8 @@ impl<'a> Ask<'a> {
                     mode,
                     parts: self.parts,
                     slot: self.limits.slot.clone(),
+                    key: self.limits.subject.key.clone(),
+                    selection: self.selection,
                     entries,
                     shadowed,
                 })

@@ -11,6 +11,7 @@ use crate::bucket::{Bucket, Cost};
 use crate::clock::Micros;
 use crate::limit::Scope;
 use crate::period::Period;
+use crate::set::Selection;
 
 /// May it run?
 #[derive(Debug)]
@@ -60,6 +61,9 @@ pub struct Reservation {
     pub(crate) parts: u32,
     /// The key prefix of the organisation.
     pub(crate) slot: Arc<str>,
+    /// The key's public id, and which of its limits applied: finds the slice it was taken from.
+    pub(crate) key: Arc<str>,
+    pub(crate) selection: Selection,
     /// One per limit that applies.
     pub entries: SmallVec<[Entry; 4]>,
     /// A bit per entry: a shadow limit that would have refused.

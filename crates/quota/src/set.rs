@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::bucket::{Bucket, Meter};
 use crate::limit::{Funding, Limit, Scope, StoreDown};
 use crate::share::Shares;
@@ -27,7 +29,7 @@ pub struct LimitSet {
 }
 
 /// The limits of a set that apply to one request: a bit each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Selection(pub(crate) u64);
 
 impl Selection {

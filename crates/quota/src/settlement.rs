@@ -30,6 +30,33 @@ impl Settlement {
         Self { reservation, used }
     }
 
+    /// A settlement that gives everything back: for a request that was never sent.
+    pub fn nothing(reservation: Reservation) -> Self {
+        Self { used: reservation.entries.iter().map(|_| 0).collect(), reservation }
+    }
+
+    /// Adds another request that was taken from the same slice. After a crash a journal merges all requests with the same reservation id
+    /// and settles the sum; a slice is settled as a whole. Does nothing and returns false when the ids differ.
+    pub fn merge(&mut self, other: &Self) -> bool {
+        if other.reservation.id != self.reservation.id || other.used.len() != self.used.len() {
+            return false;
+        }
+        for (mine, theirs) in self.used.iter_mut().zip(&other.used) {
+            *mine = mine.saturating_add(*theirs);
+        }
+        true
+    }
+
+    /// The same use counted against the whole limits: what the store is told of a request that an edge had to count alone.
+    pub(crate) fn whole(&self, actual: &Usage) -> Self {
+        let mut reservation = self.reservation.clone();
+        reservation.parts = 1;
+        for entry in &mut reservation.entries {
+            entry.held = 0;
+        }
+        Self::new(reservation, actual)
+    }
+
     /// The largest spend in it, in micro-dollars: large settlements are worth waiting for a replica.
     pub fn micro_dollars(&self) -> u64 {
         let spent = self.reservation.entries.iter().zip(&self.used).filter(|(entry, _)| entry.bucket.limit.dimension.is_spend());

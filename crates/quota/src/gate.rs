@@ -1,0 +1,351 @@
+//! The one thing an edge asks: store, slices, remembered refusals and the rules for a store that is away, behind two calls.
+//!
+//! [`Gate::reserve_now`] never waits and answers most requests of hot keys; [`Gate::reserve`] makes at most one round trip and always
+//! answers. [`Gate::settle`] never waits: a [`GateWorker`] tells the store.
+
+mod leases;
+mod worker;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use prometheus::Registry;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use self::leases::Leases;
+pub use self::worker::GateWorker;
+use self::worker::Work;
+use crate::ask::{Ask, micros};
+use crate::clock::{Clock, Micros};
+use crate::decision::{Decision, Mode, Reservation};
+use crate::denials::Denials;
+use crate::local::Local;
+use crate::metrics::Metrics;
+use crate::set::{LimitSet, Selection};
+use crate::settlement::Settlement;
+use crate::store::{QuotaStore, ReserveRequest, SliceRequest, Snapshot, StoreError};
+use crate::usage::Usage;
+use crate::wallet::{Owner, SPENDABLE, Taken, Wallets, slice_id};
+
+/// The quotas of an edge.
+pub struct Gate {
+    store: Arc<dyn QuotaStore>,
+    clock: Arc<dyn Clock>,
+    metrics: Metrics,
+    wallets: Wallets,
+    denials: Denials,
+    local: Local,
+    leases: Leases,
+    /// Live edges of the region that share the store, this one included.
+    edges: AtomicU32,
+    slices: bool,
+    work: mpsc::Sender<Work>,
+    /// The last failure of the store, for one log line per outage.
+    failed_at: AtomicU64,
+}
+
+/// How a gate is set up.
+#[derive(Debug, Clone, Copy)]
+pub struct GateOptions {
+    /// Buy slices for hot keys. Pointless for a store in the same process, whose answers cost less than a slice.
+    pub slices: bool,
+}
+
+impl Default for GateOptions {
+    fn default() -> Self {
+        Self { slices: true }
+    }
+}
+
+/// Why a gate cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum GateError {
+    /// Its metrics are already registered.
+    #[error("register the quota metrics: make one gate per process")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// Waiting settlements: at 10,000 per second a store may be away for six seconds before the journal has to reconcile.
+const QUEUE: usize = 65_536;
+/// After a failed call a key is decided locally for this long.
+const LOCAL_FOR: Micros = 1_000_000;
+
+impl Gate {
+    /// A gate and the worker that has to run beside it.
+    ///
+    /// # Errors
+    /// When the metrics are registered already.
+    pub fn new(
+        store: Arc<dyn QuotaStore>,
+        clock: Arc<dyn Clock>,
+        options: GateOptions,
+        registry: &Registry,
+    ) -> Result<(Arc<Self>, GateWorker), GateError> {
+        let (work, queue) = mpsc::channel(QUEUE);
+        let gate = Arc::new(Self {
+            store,
+            clock,
+            metrics: Metrics::register(registry)?,
+            wallets: Wallets::new(),
+            denials: Denials::new(),
+            local: Local::new(),
+            leases: Leases::new(),
+            edges: AtomicU32::new(1),
+            slices: options.slices,
+            work,
+            failed_at: AtomicU64::new(0),
+        });
+        Ok((gate.clone(), GateWorker::new(gate, queue)))
+    }
+
+    /// How many edges share the store, this one included. From the last view of the control plane; counts for local mode and for the size
+    /// of slices.
+    pub fn set_live_edges(&self, edges: u32) {
+        self.edges.store(edges.max(1), Ordering::Relaxed);
+    }
+
+    /// The decision, if it can be made without waiting.
+    pub fn reserve_now(&self, request: &ReserveRequest<'_>) -> Option<Decision> {
+        let now = self.clock.now();
+        if let Some(decision) = self.store.reserve_now(request) {
+            return Some(self.decided(decision, now));
+        }
+        let ask = Ask::reserve(request, now, 1);
+        let owner = Owner::of(request);
+        let decision = match self.wallets.peek(&owner, &ask, now, self.slices) {
+            Some(Taken::Paid { reservation, refill }) => {
+                self.wallets.note(&owner, &request.estimate, now);
+                if refill && self.work.try_send(Work::refill(owner.clone(), request)).is_err() {
+                    self.wallets.bought(&owner, None, 0, now);
+                }
+                Decision::Allowed(reservation)
+            }
+            Some(Taken::Local) => self.local.reserve(request, now, self.edges.load(Ordering::Relaxed)),
+            None => Decision::Refused(self.denials.find(&ask, now)?),
+        };
+        Some(self.decided(decision, now))
+    }
+
+    /// The decision, after at most one round trip to the store. Dropping the future before it is ready gives back what it may have taken.
+    pub async fn reserve(&self, request: &ReserveRequest<'_>) -> Decision {
+        if let Some(decision) = self.reserve_now(request) {
+            return decision;
+        }
+        let now = self.clock.now();
+        let owner = Owner::of(request);
+        self.wallets.note(&owner, &request.estimate, now);
+        let decision = if self.slices && self.wallets.may_buy(&owner, now) {
+            self.buy_and_take(&owner, request, now).await
+        } else {
+            self.ask_store(&owner, request, now).await
+        };
+        self.decided(decision, now)
+    }
+
+    /// Tells what a reservation was really used for. Never waits.
+    pub fn settle(&self, reservation: Reservation, actual: &Usage) {
+        let now = self.clock.now();
+        let settlement = Settlement::new(reservation, actual);
+        if settlement.reservation.mode != Mode::Slice {
+            self.leases.forget(&settlement.reservation);
+        }
+        let work = match settlement.reservation.mode {
+            Mode::Slice => match self.wallets.settle(&Owner::holding(&settlement.reservation), &settlement) {
+                Ok(None) => return,
+                Ok(Some(duty)) => Work::Duty(duty),
+                Err(()) => Work::Settle(settlement),
+            },
+            Mode::Local | Mode::Open => {
+                self.local.settle(&settlement, now);
+                Work::Settle(settlement.whole(actual))
+            }
+            Mode::Exact => Work::Settle(settlement),
+        };
+        self.send(work);
+    }
+
+    /// Gives a reservation back whole: the request was never sent.
+    pub fn cancel(&self, reservation: Reservation) {
+        self.settle(reservation, &Usage::default());
+    }
+
+    /// Settles what a journal of an earlier process knows: settlements of the same reservation merged first.
+    ///
+    /// # Errors
+    /// When the store does not answer; it may be sent again.
+    pub async fn settle_journalled(&self, settlement: &Settlement) -> Result<crate::Settled, StoreError> {
+        self.timed("settle", self.store.settle(settlement)).await
+    }
+
+    /// What is used and left, as the store counts. What lies in slices counts as used.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn snapshot(&self, limits: &LimitSet, selection: Selection) -> Result<Snapshot, StoreError> {
+        self.timed("snapshot", self.store.snapshot(limits, selection)).await
+    }
+
+    /// The store, for restoring what a ledger knows.
+    pub fn store(&self) -> &Arc<dyn QuotaStore> {
+        &self.store
+    }
+
+    fn decided(&self, decision: Decision, now: Micros) -> Decision {
+        self.metrics.decided(&decision);
+        if let Decision::Allowed(reservation) = &decision
+            && reservation.mode != Mode::Slice
+        {
+            self.leases.watch(reservation, now);
+        }
+        decision
+    }
+
+    async fn ask_store(&self, owner: &Owner, request: &ReserveRequest<'_>, now: Micros) -> Decision {
+        let guard = Abandoned { gate: self, request, armed: true };
+        let answer = self.timed("reserve", self.store.reserve(request)).await;
+        guard.disarm();
+        match answer {
+            Ok(decision) => {
+                match &decision {
+                    Decision::Allowed(reservation) => self.wallets.observe(owner, reservation, now),
+                    Decision::Refused(_) => self.denials.remember(&Ask::reserve(request, now, 1), &decision, now),
+                }
+                decision
+            }
+            Err(error) => self.decide_alone(owner, request, &error),
+        }
+    }
+
+    async fn buy_and_take(&self, owner: &Owner, request: &ReserveRequest<'_>, now: Micros) -> Decision {
+        let buying = Buying { gate: self, owner, done: false };
+        let answer = self.buy(owner, request.limits, request.selection, &request.estimate, request.lifetime).await;
+        match answer {
+            Ok(Decision::Allowed(slice)) => {
+                buying.finish(Some(slice), request.lifetime);
+                let now = self.clock.now();
+                match self.wallets.take(owner, &Ask::reserve(request, now, 1), now) {
+                    Some(reservation) => Decision::Allowed(reservation),
+                    // Others were faster, or midnight came in between.
+                    None => self.ask_store(owner, request, now).await,
+                }
+            }
+            Ok(decision) => {
+                buying.finish(None, request.lifetime);
+                self.denials.remember(&Ask::reserve(request, now, 1), &decision, now);
+                decision
+            }
+            Err(error) => {
+                buying.finish(None, request.lifetime);
+                self.decide_alone(owner, request, &error)
+            }
+        }
+    }
+
+    async fn buy(
+        &self,
+        owner: &Owner,
+        limits: &Arc<LimitSet>,
+        selection: Selection,
+        least: &Usage,
+        lifetime: Duration,
+    ) -> Result<Decision, StoreError> {
+        let demand = self.wallets.demand(owner);
+        let request = SliceRequest {
+            id: slice_id(self.clock.now()),
+            limits,
+            selection,
+            least: *least,
+            want: demand.want,
+            slots: demand.slots,
+            divisor: self.edges.load(Ordering::Relaxed).saturating_mul(2),
+            lifetime: lifetime.saturating_add(Duration::from_micros(SPENDABLE)),
+        };
+        self.timed("buy_slice", self.store.buy_slice(&request)).await
+    }
+
+    /// The store gave no answer: this edge decides, and does not ask for this key again for a second.
+    fn decide_alone(&self, owner: &Owner, request: &ReserveRequest<'_>, error: &StoreError) -> Decision {
+        let now = self.clock.now();
+        self.wallets.failed(owner, now + LOCAL_FOR);
+        let last = self.failed_at.swap(now, Ordering::Relaxed);
+        if now.saturating_sub(last) > 5 * LOCAL_FOR {
+            tracing::warn!(%error, "the quota store gives no answer: limits are kept by each edge alone");
+        }
+        let decision = self.local.reserve(request, now, self.edges.load(Ordering::Relaxed));
+        if matches!(decision, Decision::Refused(_)) {
+            // The store may have done what it did not answer.
+            self.send(Work::Settle(Settlement::nothing(blank(request, now))));
+        }
+        decision
+    }
+
+    fn send(&self, work: Work) {
+        if self.work.try_send(work).is_err() {
+            self.metrics.lost.inc();
+        }
+    }
+
+    async fn timed<T>(&self, operation: &'static str, call: crate::Pending<'_, T>) -> Result<T, StoreError> {
+        let began = Instant::now();
+        let answer = call.await;
+        self.metrics.called(operation, began.elapsed());
+        match &answer {
+            Ok(_) => self.metrics.up.set(1),
+            // It answered; only this organisation's spend is unknown.
+            Err(StoreError::SpendUnknown { .. }) => {}
+            Err(_) => self.metrics.up.set(0),
+        }
+        answer
+    }
+}
+
+/// Settles to nothing when the caller leaves before the store has answered.
+struct Abandoned<'a, 'b> {
+    gate: &'a Gate,
+    request: &'a ReserveRequest<'b>,
+    armed: bool,
+}
+
+impl Abandoned<'_, '_> {
+    fn disarm(mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for Abandoned<'_, '_> {
+    fn drop(&mut self) {
+        if self.armed {
+            let reservation = blank(self.request, self.gate.clock.now());
+            self.gate.send(Work::Settle(Settlement::nothing(reservation)));
+        }
+    }
+}
+
+/// Lets somebody else buy when the buyer leaves. The slice, if it was bought, expires as consumed.
+struct Buying<'a> {
+    gate: &'a Gate,
+    owner: &'a Owner,
+    done: bool,
+}
+
+impl Buying<'_> {
+    fn finish(mut self, slice: Option<Reservation>, lifetime: Duration) {
+        self.done = true;
+        self.gate.wallets.bought(self.owner, slice, micros(lifetime), self.gate.clock.now());
+    }
+}
+
+impl Drop for Buying<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            self.gate.wallets.bought(self.owner, None, 0, self.gate.clock.now());
+        }
+    }
+}
+
+/// What the store would know of a request whose answer never came: the entries, holding nothing.
+fn blank(request: &ReserveRequest<'_>, now: Micros) -> Reservation {
+    Ask::reserve(request, now, 1).blank(now)
+}
