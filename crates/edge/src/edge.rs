@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use thiserror::Error;
+use tidegate_quota::{Gate, GateError, GateOptions, SystemClock};
 use tidegate_runtime::listen::{self, BindError, ListenOptions};
 use tidegate_runtime::ops::{BuildInfo, Condition, Operations, OpsResponse, OpsRoute, OpsServer, Readiness};
 use tidegate_runtime::telemetry::Telemetry;
 use tidegate_runtime::tls::{CertificateFiles, CertificateStore, Reloader, ServerTlsOptions, TlsError, TlsVersion, server_config};
 use tidegate_runtime::{Clock, Shutdown, Tasks};
-use tokio::sync::mpsc;
 
 use crate::access_log::AccessLog;
 use crate::affinity::AffinityTable;
@@ -21,10 +21,10 @@ use crate::config::{EdgeConfig, ListenerConfig, MeshConfig};
 use crate::content::ContentSink;
 use crate::gauges::EndpointGauges;
 use crate::generations::Generations;
-use crate::ledger::{Ledger, LedgerMetrics, Outlets, Unfinished};
+use crate::ledger::{Ledger, LedgerMetrics, Unfinished};
 use crate::listener::{Connections, Listener};
 use crate::metrics::Metrics;
-use crate::quota::{self, QuotaMetrics, Quotas, SETTLERS, Settler};
+use crate::quota::{self, QuotaMetrics, Quotas};
 use crate::shared::Shared;
 use crate::state::{RoutingState, StateProblem};
 use crate::sums::SumsView;
@@ -83,7 +83,10 @@ pub enum StartError {
     /// A metric is registered twice.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
-    /// A thread, or the access log.
+    /// The quotas cannot be set up.
+    #[error(transparent)]
+    Quota(#[from] GateError),
+    /// A thread, the ledger, or the access log.
     #[error("{0}")]
     Io(#[from] std::io::Error),
 }
@@ -131,29 +134,27 @@ impl Edge {
             listeners: listeners.iter().map(|listener| (listener.name.to_string(), listener.address)).collect(),
             operations: operations.as_ref().map(OpsServer::local_addr),
         };
-        // Bound: what a store that is away for a second leaves unsettled at 16 000 requests a second.
-        let (settle, owed) = mpsc::channel(SETTLEMENTS);
-        // Bound: a renewal is asked for every 20 s; one that is still under way is not asked for again.
-        let (renew, renewals) = mpsc::channel(1);
         let (store, remote) = quota::open(&config.quota);
-        let quotas = Arc::new(Quotas::new(store, remote, QuotaMetrics::register(&registry)?, settle.clone()));
+        let (gate, gate_worker) = Gate::new(store, Arc::new(SystemClock), GateOptions { slices: remote }, &registry)?;
+        let quotas = Arc::new(Quotas::new(Arc::clone(&gate), remote, QuotaMetrics::register(&registry)?));
         let ledger_metrics = LedgerMetrics::register(&registry)?;
         let (ledger, unfinished) = {
             let config = config.ledger.clone();
-            let outlets = Outlets { settle, renew };
-            tokio::task::spawn_blocking(move || Ledger::start(&config, clock, ledger_metrics, outlets))
+            let gate = Arc::clone(&gate);
+            tokio::task::spawn_blocking(move || Ledger::start(&config, clock, ledger_metrics, gate))
                 .await
                 .map_err(|error| std::io::Error::other(format!("reading the journal: {error}")))??
         };
         let ledger = Arc::new(ledger);
-        quota::restore(quotas.store().as_ref(), &state, &ledger.rollups_shared(), clock.unix_micros()).await;
+        quota::restore(gate.store().as_ref(), &state, &ledger.rollups_shared(), clock.unix_micros()).await;
         let settling = Tasks::new();
-        let settler = Arc::new(Settler { quotas: Arc::clone(&quotas), queue: tokio::sync::Mutex::new(owed), ledger: Arc::clone(&ledger) });
-        for _ in 0..SETTLERS {
-            settling.spawn("settler", Arc::clone(&settler).run(settling.shutdown().clone()));
+        // Ends with the edge, after it has told the store what is queued.
+        let stopped = settling.shutdown().clone();
+        settling.spawn("quota", async move { gate_worker.run(stopped.requested()).await });
+        if remote {
+            // The counters of a store in this process are new; what an earlier process left is in the sums from which they were restored.
+            settling.spawn("settle-unfinished", settle_unfinished(gate, unfinished));
         }
-        settling.spawn("slot-renewal", Arc::clone(&settler).renew_all(renewals, settling.shutdown().clone()));
-        settle_unfinished(&quotas, unfinished);
         let shared = Arc::new(Shared {
             sums: SumsView::Local(Arc::clone(&ledger)),
             ledger,
@@ -236,7 +237,7 @@ impl Edge {
         let now = self.shared.clock.unix_micros();
         // Ends with the store's answers.
         self.background.spawn_on(&self.runtime, "spent", async move {
-            quota::restore(quotas.store().as_ref(), &state, &ledger.rollups_shared(), now).await;
+            quota::restore(quotas.gate().store().as_ref(), &state, &ledger.rollups_shared(), now).await;
         });
     }
 
@@ -323,14 +324,18 @@ fn explain_route(shared: &Arc<Shared>) -> OpsRoute {
     })
 }
 
-/// Settles what an earlier process left, with a store that knows of it.
-fn settle_unfinished(quotas: &Quotas, unfinished: Unfinished) {
-    if !quotas.is_remote() {
-        // The counters of that process are gone; what it left is in the sums already, from which they were restored.
-        return;
-    }
-    for owed in unfinished.owed() {
-        quotas.settle_later(owed);
+/// Settles what an earlier process left with the store that outlived it; again until the store answers, or the reservations are gone.
+async fn settle_unfinished(gate: Arc<Gate>, unfinished: Unfinished) {
+    for settlement in unfinished.settlements() {
+        let mut tries = 0;
+        while let Err(error) = gate.settle_journalled(&settlement).await {
+            tries += 1;
+            if tries == UNFINISHED_TRIES {
+                tracing::warn!(%error, "what an earlier process held was left to expire as consumed");
+                return;
+            }
+            tokio::time::sleep(UNFINISHED_PAUSE).await;
+        }
     }
 }
 
@@ -342,10 +347,11 @@ const BUILD: BuildInfo = BuildInfo {
     },
     rustc: "unknown",
 };
-/// See [`Edge::start`].
-const SETTLEMENTS: usize = 16_384;
-/// A store that is there takes what is left in a moment.
-const LAST_SETTLEMENTS: Duration = Duration::from_secs(3);
+/// Ten minutes, after which the reservations have expired.
+const UNFINISHED_TRIES: u32 = 300;
+const UNFINISHED_PAUSE: Duration = Duration::from_secs(2);
+/// The worker of the quotas gives itself five seconds.
+const LAST_SETTLEMENTS: Duration = Duration::from_secs(6);
 /// Closing a listener waits for nothing but the scheduler.
 const CLOSE_LISTENERS: Duration = Duration::from_secs(2);
 /// How often draining looks whether it is done.

@@ -20,7 +20,7 @@ use crate::context::RequestContext;
 use crate::content::Captured;
 use crate::generations::past::Past;
 use crate::ledger::{Closing, Ledger, Live, Note, Opening};
-use crate::quota::{Held, Owed};
+use crate::quota::Held;
 use crate::shared::Shared;
 use crate::state::{RoutingState, Target};
 use crate::trace::{self, RequestTrace};
@@ -171,7 +171,6 @@ impl Generation {
             live: Arc::clone(&live),
             prompt_tokens,
             reservation: held.to_remember(),
-            durable: shared.quotas.is_remote(),
         };
         // Lost when the journal has no room, which it counts.
         let _ = shared.ledger.note(Note::Begun(Box::new(opening)));
@@ -377,12 +376,12 @@ impl Generation {
             micro_dollars: crate::quota::micro_dollars(bill.toll.charged),
             free: self.held.reservation().is_some_and(crate::quota::was_free),
         };
-        let owed = self.held.settle(&used).map(|settlement| Owed { id: Arc::clone(&self.context.id), settlement });
+        let owed = self.held.settle(used);
         let ledger: &Ledger = &self.shared.ledger;
         if let Err(Note::Ended(closing)) = ledger.note(Note::Ended(Box::new(Closing { past, owed })))
             && let Some(owed) = closing.owed
         {
-            self.held.settle_later(owed);
+            self.held.settle_anyway(owed);
         }
     }
 

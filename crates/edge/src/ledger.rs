@@ -28,9 +28,8 @@ use std::thread::JoinHandle;
 use parking_lot::Mutex;
 use tidegate_ledger::{Generation, Rollups};
 use tidegate_proto::v1::GenerationRecord;
-use tidegate_quota::{Reservation, Settlement};
+use tidegate_quota::{Gate, Reservation, Settlement};
 use tidegate_runtime::Clock;
-use tokio::sync::mpsc;
 
 use crate::auth::Caller;
 use crate::config::LedgerConfig;
@@ -53,12 +52,10 @@ pub(crate) struct Ledger {
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
-/// What a request, or the counting store, has to say.
+/// What a request has to say.
 pub(crate) enum Note {
     Begun(Box<Opening>),
     Ended(Box<Closing>),
-    /// These were settled with the counting store.
-    Settled(Vec<String>),
     /// Write what there is and end.
     Stop,
 }
@@ -70,25 +67,15 @@ pub(crate) struct Opening {
     pub(crate) caller: Arc<Caller>,
     pub(crate) live: Arc<Live>,
     pub(crate) prompt_tokens: u32,
-    /// What has to be renewed while it runs, and settled by a later start.
+    /// What a later start has to settle.
     pub(crate) reservation: Option<Reservation>,
-    /// The store outlives this process, so that a later start has something to settle.
-    pub(crate) durable: bool,
 }
 
 /// A request that has ended.
 pub(crate) struct Closing {
     pub(crate) past: Arc<Past>,
-    /// For a store that outlives this process: settled once the record is written.
+    /// Settled once the record is written.
     pub(crate) owed: Option<Owed>,
-}
-
-/// Where the writer passes things on.
-pub(crate) struct Outlets {
-    /// Settlements whose records are written.
-    pub(crate) settle: mpsc::Sender<Owed>,
-    /// Reservations whose slots are to be kept.
-    pub(crate) renew: mpsc::Sender<Vec<Reservation>>,
 }
 
 /// What an earlier process left to be done.
@@ -102,17 +89,17 @@ pub(crate) struct Unfinished {
 
 impl Unfinished {
     /// What a store that knows of the reservations has to be told.
-    pub(crate) fn owed(self) -> impl Iterator<Item = Owed> {
-        let open = self.open.into_iter().filter_map(|(generation, reservation)| Some(owed(&generation, reservation?)));
+    pub(crate) fn settlements(self) -> impl Iterator<Item = Settlement> {
+        let open = self.open.into_iter().filter_map(|(generation, reservation)| Some(settlement(&generation, reservation?)));
         let unsettled = self.unsettled.into_iter().filter_map(|record| {
             let reservation = writer::reservation_of(&record.reservation)?;
-            Some(owed(&Generation::try_from(record).ok()?, reservation))
+            Some(settlement(&Generation::try_from(record).ok()?, reservation))
         });
         open.chain(unsettled)
     }
 }
 
-fn owed(generation: &Generation, reservation: Reservation) -> Owed {
+fn settlement(generation: &Generation, reservation: Reservation) -> Settlement {
     let used = tidegate_quota::Usage {
         requests: 1,
         input_tokens: generation.usage.prompt_tokens,
@@ -120,7 +107,7 @@ fn owed(generation: &Generation, reservation: Reservation) -> Owed {
         micro_dollars: micro_dollars(generation.charged),
         free: was_free(&reservation),
     };
-    Owed { id: Arc::clone(&generation.id), settlement: Settlement::new(reservation, &used) }
+    Settlement::new(reservation, &used)
 }
 
 /// How far the journal is written, and where its readers are.
@@ -141,7 +128,7 @@ impl Ledger {
         config: &LedgerConfig,
         clock: Clock,
         metrics: LedgerMetrics,
-        outlets: Outlets,
+        gate: Arc<Gate>,
     ) -> io::Result<(Self, Unfinished)> {
         // Bound: a second of 16 000 requests with two notes each, and again as much.
         let (notes, queue) = sync_channel(QUEUE);
@@ -154,7 +141,7 @@ impl Ledger {
         report(&recovered, directory.as_ref().map(Directory::path));
         let rollups = Arc::new(Mutex::new(std::mem::take(&mut recovered.rollups)));
         let mut threads = Vec::new();
-        let mut writer = Writer::new(config, clock, queue, Arc::clone(&rollups), metrics.clone(), outlets, Arc::clone(&progress));
+        let mut writer = Writer::new(config, clock, queue, Arc::clone(&rollups), metrics.clone(), gate, Arc::clone(&progress));
         let mut unfinished = Unfinished { open: Vec::new(), unsettled: std::mem::take(&mut recovered.unsettled) };
         if let Some(directory) = directory {
             let end = recovered.end;

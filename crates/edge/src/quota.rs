@@ -8,17 +8,15 @@ mod estimate;
 mod held;
 mod metrics;
 mod outputs;
-mod settler;
 mod start;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tidegate_quota::{Decision, Dimension, Entry, QuotaStore, Refusal, RefusalKind, Reservation, ReserveRequest, Settlement, StoreError, Usage};
+use tidegate_quota::{Decision, Dimension, Entry, Gate, Mode, Refusal, Reservation, ReserveRequest, Usage};
 use tidegate_routing::ModelIndex;
 use tidegate_wire::ChatCall;
-use tokio::sync::mpsc;
 use ulid::Ulid;
 
 use crate::auth::Caller;
@@ -30,24 +28,21 @@ pub(crate) use answer::{LimitHeaders, headers};
 pub(crate) use held::Held;
 pub(crate) use metrics::QuotaMetrics;
 use outputs::Outputs;
-pub(crate) use settler::{SETTLERS, Settler};
 pub(crate) use start::{open, restore};
 
 /// What all requests of an edge share of quotas.
 pub(crate) struct Quotas {
-    store: Arc<dyn QuotaStore>,
+    gate: Arc<Gate>,
     /// The store outlives this process, so that the journal must remember what is to be settled.
     remote: bool,
     outputs: Outputs,
-    pub(crate) metrics: QuotaMetrics,
-    settle: mpsc::Sender<Owed>,
+    metrics: QuotaMetrics,
 }
 
-/// A settlement that a remote store has to be told.
+/// A settlement that waits for its record to be written.
 pub(crate) struct Owed {
-    /// The generation's id.
-    pub(crate) id: Arc<str>,
-    pub(crate) settlement: Settlement,
+    pub(crate) reservation: Reservation,
+    pub(crate) used: Usage,
 }
 
 /// What a request wants.
@@ -83,13 +78,13 @@ impl Refused {
 }
 
 impl Quotas {
-    pub(crate) fn new(store: Arc<dyn QuotaStore>, remote: bool, metrics: QuotaMetrics, settle: mpsc::Sender<Owed>) -> Self {
-        Self { store, remote, outputs: Outputs::new(), metrics, settle }
+    pub(crate) fn new(gate: Arc<Gate>, remote: bool, metrics: QuotaMetrics) -> Self {
+        Self { gate, remote, outputs: Outputs::new(), metrics }
     }
 
-    /// The store itself, for showing what is used.
-    pub(crate) fn store(&self) -> &Arc<dyn QuotaStore> {
-        &self.store
+    /// The counters behind it, for showing what is used.
+    pub(crate) fn gate(&self) -> &Arc<Gate> {
+        &self.gate
     }
 
     /// The store outlives this process.
@@ -129,11 +124,11 @@ impl Quotas {
     }
 
     async fn decide(self: &Arc<Self>, request: &ReserveRequest<'_>, caller: &Caller) -> Result<Held, EdgeError> {
-        let decision = match self.store.reserve_now(request) {
+        let decision = match self.gate.reserve_now(request) {
             Some(decision) => decision,
-            None => self.store.reserve(request).await.map_err(|error| self.unavailable(&error))?,
+            // Boxed: most requests never come here, and all carry the size of what they might.
+            None => Box::pin(self.gate.reserve(request)).await,
         };
-        self.metrics.decided(&decision);
         match decision {
             Decision::Allowed(reservation) => {
                 self.notice(&reservation, caller);
@@ -141,21 +136,6 @@ impl Quotas {
             }
             Decision::Refused(refusal) => Err(EdgeError::Quota(Box::new(Refused { refusal, at_ms: request.id.timestamp_ms() }))),
         }
-    }
-
-    /// The store gave no answer and nothing stands in for it: never a verdict about the caller.
-    fn unavailable(&self, error: &StoreError) -> EdgeError {
-        tracing::debug!(%error, "the quota store gave no answer");
-        self.metrics.store_failed();
-        let refusal = Refusal {
-            kind: RefusalKind::Unavailable,
-            bucket: None,
-            retry_after: Some(STORE_RETRY),
-            remaining: 0,
-            too_big: false,
-            mode: tidegate_quota::Mode::Exact,
-        };
-        EdgeError::Quota(Box::new(Refused { refusal, at_ms: 0 }))
     }
 
     /// Shadow limits that would have refused, and soft thresholds that are reached: counted each time, said once in a while.
@@ -181,23 +161,26 @@ impl Quotas {
         self.outputs.answered(salt, model, completion_tokens);
     }
 
-    /// Settles at once with a store in this process. Gives the settlement back when the store is remote: it is settled once the journal
-    /// has the record.
-    pub(crate) fn settle(&self, reservation: Reservation, used: &Usage) -> Option<Settlement> {
-        let settlement = Settlement::new(reservation, used);
-        if self.remote {
-            return Some(settlement);
+    /// Settles what was held. With a store in this process, or from a slice that this process holds, at once; a store that outlives this
+    /// process is told after the journal has the record, and the settlement is given back for that.
+    fn settle(&self, reservation: Reservation, used: Usage) -> Option<Owed> {
+        if self.is_journalled(&reservation) {
+            return Some(Owed { reservation, used });
         }
-        settler::settle_now(self.store.as_ref(), &settlement);
+        self.gate.settle(reservation, &used);
         None
     }
 
-    /// Settles behind the caller's back, without a record.
-    pub(crate) fn settle_later(&self, owed: Owed) {
-        if self.settle.try_send(owed).is_err() {
-            // The reservation expires as consumed: more is counted than was used, never less.
-            self.metrics.settlement_dropped();
-        }
+    /// A later start would have to settle it.
+    fn is_journalled(&self, reservation: &Reservation) -> bool {
+        self.remote && reservation.mode == Mode::Exact
+    }
+}
+
+impl Owed {
+    /// Tells the store; never waits.
+    pub(crate) fn pay(self, gate: &Gate) {
+        gate.settle(self.reservation, &self.used);
     }
 }
 
@@ -219,8 +202,6 @@ fn another_id(id: Ulid) -> Ulid {
 
 /// How much longer than its request a reservation stands.
 const RESERVATION_GRACE: Duration = Duration::from_secs(600);
-/// What a caller waits when the store is away and its key is declared `closed`.
-const STORE_RETRY: Duration = Duration::from_secs(2);
 
 /// A caller's budget is near its end.
 pub(crate) type NearEnd = AtomicBool;

@@ -161,7 +161,10 @@ impl Gate {
                 self.local.settle(&settlement, now);
                 Work::Settle(settlement.whole(actual))
             }
-            Mode::Exact => Work::Settle(settlement),
+            Mode::Exact => match self.store.settle_now(&settlement) {
+                Some(settled) => return self.metrics.settled(settled),
+                None => Work::Settle(settlement),
+            },
         };
         self.send(work);
     }

@@ -100,6 +100,10 @@ impl QuotaStore for MemoryStore {
         Some(self.decide(&Ask::reserve(request, now, 1), now))
     }
 
+    fn settle_now(&self, settlement: &Settlement) -> Option<Settled> {
+        Some(self.shard(&settlement.reservation.slot).lock().settle(settlement, self.clock.now()))
+    }
+
     fn reserve<'a>(&'a self, request: &'a ReserveRequest<'a>) -> Pending<'a, Decision> {
         let now = self.clock.now();
         ready(self.decide(&Ask::reserve(request, now, 1), now))

@@ -24,6 +24,11 @@ pub trait QuotaStore: Send + Sync + 'static {
         None
     }
 
+    /// Settles without waiting, when this store can: its caller may be back with the next request before any other task has run.
+    fn settle_now(&self, _settlement: &Settlement) -> Option<Settled> {
+        None
+    }
+
     /// Checks every limit of the request, and holds its estimate if all pass. The same id again gives the same answer.
     fn reserve<'a>(&'a self, request: &'a ReserveRequest<'a>) -> Pending<'a, Decision>;
 

@@ -87,14 +87,14 @@ const MOST: u32 = 16 << 20;
 
 #[cfg(test)]
 mod tests {
-    use tidegate_proto::v1::Settled;
+    use tidegate_proto::v1::Begun;
 
     use super::*;
 
     fn file(ids: &[&str]) -> Vec<u8> {
         let mut out = Vec::new();
         for id in ids {
-            append(&mut out, &Settled { ids: vec![(*id).to_owned()] });
+            append(&mut out, &Begun { id: (*id).to_owned(), ..Begun::default() });
         }
         out
     }
@@ -103,7 +103,7 @@ mod tests {
         let mut ids = Vec::new();
         loop {
             match read(&mut bytes).expect("reading memory") {
-                Frame::Whole { payload, .. } => ids.extend(Settled::decode(payload.as_slice()).expect("what was written").ids),
+                Frame::Whole { payload, .. } => ids.push(Begun::decode(payload.as_slice()).expect("what was written").id),
                 end => return (ids, end),
             }
         }

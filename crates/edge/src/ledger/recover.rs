@@ -106,11 +106,6 @@ impl Recovered {
                     reading.unsettled.insert(record.id.clone(), record);
                 }
             }
-            Entry::Settled(settled) => {
-                for id in &settled.ids {
-                    reading.unsettled.remove(id);
-                }
-            }
         }
     }
 }

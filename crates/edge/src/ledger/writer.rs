@@ -2,7 +2,7 @@
 
 mod disk;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tidegate_ledger::{Ending, Generation, Rollups};
 use tidegate_proto::v1::journal_entry::Entry;
-use tidegate_proto::v1::{Begun, Delivered as DeliveredEntry, GenerationRecord, JournalEntry, Settled};
-use tidegate_quota::Reservation;
+use tidegate_proto::v1::{Begun, Delivered as DeliveredEntry, GenerationRecord, JournalEntry};
+use tidegate_quota::{Gate, Reservation};
 use tidegate_runtime::Clock;
 
 use super::live::Seen;
@@ -21,7 +21,7 @@ use super::metrics::{Dropped, LedgerMetrics};
 use super::recover::{self, Recovered};
 use super::segment::{Directory, Position};
 use super::sums::{self, Requests};
-use super::{Closing, Note, Opening, Outlets, Progress, frame};
+use super::{Closing, Note, Opening, Progress, frame};
 use crate::bill::{Bill, Delivered};
 use crate::config::LedgerConfig;
 use crate::quota::Owed;
@@ -34,15 +34,15 @@ pub(super) struct Writer {
     queue: Receiver<Note>,
     rollups: Arc<Mutex<Rollups>>,
     metrics: LedgerMetrics,
-    outlets: Outlets,
+    gate: Arc<Gate>,
     progress: Arc<Progress>,
     disk: Option<Disk>,
     /// Begun and not ended.
     open: HashMap<Arc<str>, Open>,
     /// Begun since the last round: those that end within it never need an entry of their own.
     fresh: Vec<Arc<str>>,
-    /// Ended, in the journal, and not settled with the counting store.
-    unsettled: HashMap<String, GenerationRecord>,
+    /// Ended a moment ago, with a reservation that the store may not have heard the end of.
+    unsettled: VecDeque<(Instant, GenerationRecord)>,
     /// Entries that are not written yet.
     buffer: Vec<u8>,
     /// Records of this round, for the sums.
@@ -50,7 +50,6 @@ pub(super) struct Writer {
     /// To be settled once the buffer is written.
     after: Vec<Owed>,
     checked: Instant,
-    renewed: Instant,
     summed: Instant,
     /// Something was counted since the file of sums was written.
     changed: bool,
@@ -60,7 +59,6 @@ pub(super) struct Writer {
 struct Open {
     opening: Box<Opening>,
     seen: Option<Seen>,
-    since: Instant,
     /// Its beginning is in the journal.
     noted: bool,
 }
@@ -72,7 +70,7 @@ impl Writer {
         queue: Receiver<Note>,
         rollups: Arc<Mutex<Rollups>>,
         metrics: LedgerMetrics,
-        outlets: Outlets,
+        gate: Arc<Gate>,
         progress: Arc<Progress>,
     ) -> Self {
         let now = Instant::now();
@@ -82,17 +80,16 @@ impl Writer {
             queue,
             rollups,
             metrics,
-            outlets,
+            gate,
             progress,
             disk: None,
             open: HashMap::new(),
             fresh: Vec::new(),
-            unsettled: HashMap::new(),
+            unsettled: VecDeque::new(),
             buffer: Vec::new(),
             records: Vec::new(),
             after: Vec::new(),
             checked: now,
-            renewed: now,
             summed: now,
             changed: false,
             stopping: false,
@@ -110,7 +107,7 @@ impl Writer {
         let (disk, thread) = Disk::open(directory, end.segment, &self.config, self.metrics.clone(), Arc::clone(&self.progress))?;
         threads.push(thread);
         self.disk = Some(disk);
-        self.unsettled = found.unsettled.iter().map(|record| (record.id.clone(), record.clone())).collect();
+        self.unsettled = found.unsettled.iter().map(|record| (Instant::now(), record.clone())).collect();
         let mut ended = Vec::with_capacity(found.open.len());
         for (begun, delivered) in &found.open {
             let generation = recover::record_of(begun, delivered.as_ref());
@@ -188,23 +185,17 @@ impl Writer {
             Note::Begun(opening) => {
                 let id = Arc::clone(&opening.context.id);
                 self.fresh.push(Arc::clone(&id));
-                self.open.insert(id, Open { opening, seen: None, since: Instant::now(), noted: false });
+                self.open.insert(id, Open { opening, seen: None, noted: false });
             }
             Note::Ended(closing) => {
                 let Closing { past, owed } = *closing;
                 self.open.remove(&past.context.id);
                 let generation = past.record();
                 self.metrics.records.with_label_values(&[generation.ending.as_str()]).inc();
-                let reservation = owed.as_ref().map(|owed| reservation_bytes(&owed.settlement.reservation)).unwrap_or_default();
+                let reservation = owed.as_ref().map(|owed| reservation_bytes(&owed.reservation)).unwrap_or_default();
                 self.ended(&generation, reservation);
                 self.after.extend(owed);
                 self.records.push(generation);
-            }
-            Note::Settled(ids) => {
-                for id in &ids {
-                    self.unsettled.remove(id);
-                }
-                self.entry(Entry::Settled(Settled { ids }));
             }
             Note::Stop => self.stopping = true,
         }
@@ -217,7 +208,7 @@ impl Writer {
         }
         let record = GenerationRecord { reservation: reservation.into(), ..generation.into() };
         if !record.reservation.is_empty() {
-            self.unsettled.insert(record.id.clone(), record.clone());
+            self.unsettled.push_back((Instant::now(), record.clone()));
         }
         self.entry(Entry::Ended(record));
     }
@@ -234,9 +225,8 @@ impl Writer {
             self.checked = Instant::now();
             self.note_deliveries();
         }
-        if self.renewed.elapsed() >= RENEW_EVERY {
-            self.renewed = Instant::now();
-            self.renew_slots();
+        while self.unsettled.front().is_some_and(|(ended, _)| ended.elapsed() > TOLD_WITHIN) {
+            self.unsettled.pop_front();
         }
         self.add_up();
         self.metrics.open.set(i64::try_from(self.open.len()).unwrap_or(i64::MAX));
@@ -275,16 +265,6 @@ impl Writer {
         }
     }
 
-    /// Streams that run for longer keep the slots that they hold.
-    fn renew_slots(&mut self) {
-        let long = self.open.values().filter(|open| open.since.elapsed() >= RENEW_EVERY / 2);
-        let held = long.filter_map(|open| open.opening.reservation.as_ref()).filter(|reservation| reservation.is_leased());
-        let held: Vec<Reservation> = held.cloned().collect();
-        if !held.is_empty() && self.outlets.renew.try_send(held).is_err() {
-            tracing::warn!("slots of long streams were not renewed: the last renewal is still under way");
-        }
-    }
-
     fn add_up(&mut self) {
         if self.records.is_empty() {
             return;
@@ -318,10 +298,7 @@ impl Writer {
 
     fn settle_all(&mut self) {
         for owed in self.after.drain(..) {
-            if self.outlets.settle.try_send(owed).is_err() {
-                // The reservation expires as consumed: more is counted than was used, never less.
-                tracing::warn!("the counting store is far behind: a reservation was left to expire");
-            }
+            owed.pay(&self.gate);
         }
     }
 
@@ -342,7 +319,7 @@ impl Writer {
         let requests = Requests {
             open: noted().map(|open| begun(&open.opening)).collect(),
             delivered: noted().filter_map(|open| delivered(open, hhmm)).collect(),
-            unsettled: self.unsettled.values().cloned().collect(),
+            unsettled: self.unsettled.iter().map(|(_, record)| record.clone()).collect(),
         };
         let bytes = {
             let mut rollups = self.rollups.lock();
@@ -384,7 +361,7 @@ fn begun(opening: &Opening) -> Begun {
         model: opening.state.model(context.model).slug.to_string(),
         region: context.region.to_string(),
         streamed: context.streamed,
-        reservation: opening.reservation.as_ref().filter(|_| opening.durable).map(reservation_bytes).unwrap_or_default().into(),
+        reservation: opening.reservation.as_ref().map(reservation_bytes).unwrap_or_default().into(),
         app_title: context.title.clone().unwrap_or_default(),
         http_referer: context.referer.clone().unwrap_or_default(),
     }
@@ -441,7 +418,8 @@ const GROUP: usize = 8_192;
 const MOST_BUFFERED: usize = 16 << 20;
 /// A disk that takes nothing for this long does not hold up settlements any more.
 const SETTLE_ANYWAY: Duration = Duration::from_secs(1);
-/// A lease lasts a minute: two renewals may be lost.
-const RENEW_EVERY: Duration = Duration::from_secs(20);
+/// After its record was written the store is told within this, or is away for longer than the journal remembers: then the reservation
+/// expires as consumed.
+const TOLD_WITHIN: Duration = Duration::from_secs(60);
 /// How often the sums are written: the most of the journal that a start reads again.
 const SUMS_EVERY: Duration = Duration::from_secs(10);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tidegate_quota::{Reservation, Settlement, Usage};
+use tidegate_quota::{Reservation, Usage};
 
 use super::{Owed, Quotas};
 
@@ -27,9 +27,9 @@ impl Held {
         self.reservation.as_ref()
     }
 
-    /// What a later start or a renewal has to know of it: nothing, for a store that ends with this process and a request without a slot.
+    /// What a later start has to know of it.
     pub(crate) fn to_remember(&self) -> Option<Reservation> {
-        self.reservation.as_ref().filter(|reservation| self.quotas.is_remote() || reservation.is_leased()).cloned()
+        self.reservation.as_ref().filter(|reservation| self.quotas.is_journalled(reservation)).cloned()
     }
 
     /// Less than a tenth of a spend budget is left.
@@ -42,24 +42,20 @@ impl Held {
 
     /// Nothing came of it.
     pub(super) fn give_back(&mut self) {
-        if let Some(reservation) = self.reservation.take()
-            && let Some(settlement) = self.quotas.settle(reservation, &Usage::default())
-        {
-            // Nothing was sent, so that there is no record which the journal could miss.
-            self.quotas.settle_later(Owed { id: "".into(), settlement });
+        if let Some(reservation) = self.reservation.take() {
+            // Nothing was sent, so that there is no record to wait for.
+            self.quotas.gate.cancel(reservation);
         }
     }
 
-    /// Settles with what was used. What a remote store has to be told is given back, for the journal to pass on after the record is
-    /// written.
-    pub(crate) fn settle(&mut self, used: &Usage) -> Option<Settlement> {
-        let reservation = self.reservation.take()?;
-        self.quotas.settle(reservation, used)
+    /// Settles with what was used. What has to wait for the record to be written is given back.
+    pub(crate) fn settle(&mut self, used: Usage) -> Option<Owed> {
+        self.quotas.settle(self.reservation.take()?, used)
     }
 
-    /// Passes a settlement on that the journal did not take.
-    pub(crate) fn settle_later(&self, owed: Owed) {
-        self.quotas.settle_later(owed);
+    /// Settles what the journal had no room for.
+    pub(crate) fn settle_anyway(&self, owed: Owed) {
+        owed.pay(&self.quotas.gate);
     }
 }
 

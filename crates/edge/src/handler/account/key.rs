@@ -20,7 +20,7 @@ pub(super) async fn current(reading: &Reading<'_>, caller: &Arc<Caller>) -> Resu
     let used = Used::read(reading, caller, now_ms).await?;
     // A store that gives no answer leaves out what is left; what was used comes from the ledger.
     let limits = match &caller.limits {
-        Some(limits) => shared.quotas.store().snapshot(limits, limits.select_all()).await.ok().map(|snapshot| snapshot.limits),
+        Some(limits) => shared.quotas.gate().snapshot(limits, limits.select_all()).await.ok().map(|snapshot| snapshot.limits),
         None => Some(Vec::new()),
     };
     let declared: Vec<&Limit> = match &caller.limits {
