@@ -18,7 +18,7 @@ use tidegate_ledger::Fee;
 use tidegate_quota::{LimitSet, Subject};
 use tidegate_routing::Preferences;
 
-use crate::config::{Defaults, KeyConfig, OrganisationConfig, WorkspaceConfig};
+use crate::config::{Defaults, KeyConfig, MeshConfig, OrganisationConfig, WorkspaceConfig};
 use crate::quota::NearEnd;
 
 /// The digest by which a key is known: BLAKE3 in keyed mode when a pepper is given (its own BLAKE3 hash is the key), plain otherwise.
@@ -183,7 +183,7 @@ impl Caller {
                 Some(found.ok_or_else(|| format!("there is no organisation `{name}`"))?)
             }
         };
-        let limits = limits_of(key, workspace, organisation)?;
+        let limits = compile(key, workspace, organisation)?;
         Ok(Self {
             organisation: organisation.map(|organisation| organisation.name.as_str().into()),
             workspace: workspace.map(|workspace| workspace.name.as_str().into()),
@@ -231,8 +231,24 @@ pub(crate) struct Owners<'a> {
     pub(crate) workspaces: &'a [WorkspaceConfig],
 }
 
+/// The limits of a key of this name, with those of its workspace and its organisation; `None` when there are none.
+///
+/// # Errors
+/// No such key, or limits that cannot be counted.
+pub fn limits_of(config: &MeshConfig, key: &str) -> Result<Option<Arc<LimitSet>>, UnknownKey> {
+    let found = config.keys.iter().find(|one| one.name == key);
+    let key = found.ok_or_else(|| UnknownKey(format!("there is no key `{key}` in this configuration")))?;
+    let owners = Owners { organisations: &config.organisations, workspaces: &config.workspaces };
+    Ok(Caller::of(key, owners, &config.defaults).map_err(UnknownKey)?.limits)
+}
+
+/// Why the limits of a key cannot be told.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct UnknownKey(String);
+
 /// The limits of a key, its workspace and its organisation together.
-fn limits_of(
+fn compile(
     key: &KeyConfig,
     workspace: Option<&WorkspaceConfig>,
     organisation: Option<&OrganisationConfig>,

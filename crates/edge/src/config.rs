@@ -47,6 +47,16 @@ pub struct QuotaConfig {
     pub store: StoreConfig,
 }
 
+impl QuotaConfig {
+    /// Whether the edges of a region count together.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        match self.store {
+            StoreConfig::Memory => false,
+        }
+    }
+}
+
 /// The counters.
 #[derive(Debug, Clone, Default)]
 pub enum StoreConfig {

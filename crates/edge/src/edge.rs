@@ -193,6 +193,7 @@ impl Edge {
         if let Some(operations) = operations {
             let mut routes = routes;
             routes.push(explain_route(&shared));
+            routes.push(crate::usage::route(&shared));
             operations.serve(Operations { registry: registry.clone(), readiness, routes }, &background);
         }
         Ok(Self { shared, workers, threads, bound, certificates, ready, accepting, draining, stop, background, settling, registry, runtime: tokio::runtime::Handle::current() })

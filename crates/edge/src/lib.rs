@@ -50,8 +50,10 @@ mod state;
 mod sums;
 mod trace;
 mod upstream;
+mod usage;
 mod worker;
 
+pub use auth::limits_of;
 pub use edge::{Bound, Edge, Services, StartError};
 pub use openapi::document as openapi_document;
 pub use state::{StateProblem, check};

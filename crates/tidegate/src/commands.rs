@@ -7,12 +7,15 @@ pub(crate) mod dev;
 mod edge;
 mod explain;
 mod key;
+mod operations;
+mod quota;
 mod schema;
+mod usage;
 mod version;
 
 use std::process::ExitCode;
 
-use crate::cli::{CatalogCommand, Cli, Command, KeyCommand};
+use crate::cli::{CatalogCommand, Cli, Command, KeyCommand, QuotaCommand};
 use crate::config::Report;
 use crate::output::Output;
 
@@ -32,6 +35,8 @@ pub(crate) fn run(cli: Cli, output: &mut Output) -> anyhow::Result<ExitCode> {
         Command::Explain(args) => explain::run(&args, output),
         Command::Key(KeyCommand::New(args)) => key::new(&args, output),
         Command::Key(KeyCommand::Digest(args)) => key::digest(&args, output),
+        Command::Usage(args) => usage::run(&args, output),
+        Command::Quota(QuotaCommand::Explain(args)) => quota::explain(&args, output),
         Command::Completions { shell } => Ok(completions::run(shell, output)),
         Command::Version => Ok(version::run(output)),
     }

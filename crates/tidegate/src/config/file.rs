@@ -6,7 +6,9 @@
 
 mod endpoint;
 mod key;
+mod ledger;
 mod limits;
+mod owner;
 mod preferences;
 mod process;
 mod provider;
@@ -18,7 +20,9 @@ use serde_json::{Map, Value};
 
 pub(crate) use endpoint::{Endpoint, Modality, Model, PriceOverride, Prices, QuantizationName, TierName};
 pub(crate) use key::Key;
+pub(crate) use ledger::Ledger;
 pub(crate) use limits::Limits;
+pub(crate) use owner::{Limit, Organisation, StoreDownName, Workspace};
 pub(crate) use preferences::{ModeName, Preferences};
 pub(crate) use process::{
     AccessLog, Certificate, Generations, Listener, Log, LogFormatName, Operations, Runtime, RuntimeModelName, Telemetry,
@@ -53,6 +57,8 @@ pub(crate) struct File {
     pub(crate) telemetry: Telemetry,
     /// How long `GET /generation` can find a finished generation. Fixed until a restart.
     pub(crate) generations: Generations,
+    /// Records of generations and sums over them. Fixed until a restart.
+    pub(crate) ledger: Ledger,
     /// Adds the catalogue that ships with this version: current models, endpoints and list prices of every provider whose key
     /// variable is set. Entries of this file win over shipped ones of the same name.
     pub(crate) catalog: Option<CatalogChoice>,
@@ -63,6 +69,10 @@ pub(crate) struct File {
     pub(crate) models: Named<Model>,
     /// Which provider serves which model, and for how much.
     pub(crate) endpoints: Vec<Endpoint>,
+    /// Who pays for keys, by name.
+    pub(crate) organisations: Named<Organisation>,
+    /// Parts of organisations, by name.
+    pub(crate) workspaces: Named<Workspace>,
     /// Callers' keys, by name. The file holds digests only: `tidegate key new` makes both.
     pub(crate) keys: Named<Key>,
     /// Secret that keys the digest function, so that digests are useless without it. `env:NAME` or `file:PATH`.

@@ -6,6 +6,7 @@
 mod credential;
 mod endpoint;
 mod key;
+mod owner;
 mod place;
 mod preferences;
 mod price;
@@ -27,6 +28,7 @@ use super::suggest;
 use crate::catalog::Catalogue;
 use place::Place;
 pub(crate) use process::ProcessConfig;
+pub(crate) use time::unix_seconds;
 
 /// How seriously missing secrets and files are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +124,8 @@ impl<'a> Lowering<'a> {
         };
         MeshConfig {
             revision: 1,
+            organisations: self.organisations(&file.organisations, &names, root.get("organisations")),
+            workspaces: self.workspaces(&file.workspaces, &file.organisations, &names, root.get("workspaces")),
             keys: self.keys(&file.keys, &names, root.get("keys")),
             presets: self.presets(&file.presets, root.get("presets")),
             defaults: self.defaults(file, &names, root.get("defaults")),

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{ModeName, Preferences};
+use super::{Limit, ModeName, Preferences, StoreDownName};
 
 /// One caller's key, known by its digest.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -27,4 +27,17 @@ pub(crate) struct Key {
     /// Show the provider's own error text to this caller.
     #[serde(default)]
     pub(crate) raw_errors: bool,
+    /// Name of the organisation that pays. Without it: the workspace's, or none.
+    pub(crate) organisation: Option<String>,
+    /// Name of the workspace.
+    pub(crate) workspace: Option<String>,
+    /// Limits of this key alone; those of its workspace and organisation hold too.
+    #[serde(default)]
+    pub(crate) limits: Vec<Limit>,
+    /// What the key may do while its use cannot be counted.
+    #[serde(default)]
+    pub(crate) on_store_down: StoreDownName,
+    /// Prompts and answers of this key are stored where `ledger.content` says.
+    #[serde(default)]
+    pub(crate) store_content: bool,
 }

@@ -1,6 +1,7 @@
 //! Callers' keys.
 
 use tidegate_edge::config::KeyConfig;
+use tidegate_quota::Scope;
 
 use super::time::unix_seconds;
 use super::{Lowering, Names, Place};
@@ -40,6 +41,7 @@ impl<'a> Lowering<'a> {
             self.known_model(slug, names, place.get("allowed_models").item(index));
         }
         let preferences = self.preferences(&raw.preferences, place.get("preferences"));
+        let limits = self.owner_limits(&raw.limits, Scope::Key, names, place.get("limits"));
         let digest = key::parse_digest(&raw.digest);
         if digest.is_none() {
             self.error(
@@ -57,6 +59,11 @@ impl<'a> Lowering<'a> {
             preferences,
             mode: raw.mode.map(ModeName::lower),
             raw_errors: raw.raw_errors,
+            organisation: raw.organisation.clone(),
+            workspace: raw.workspace.clone(),
+            limits,
+            on_store_down: raw.on_store_down.lower(),
+            store_content: raw.store_content,
         })
     }
 }
