@@ -7,7 +7,7 @@ mod leases;
 mod worker;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use prometheus::Registry;
@@ -44,6 +44,8 @@ pub struct Gate {
     work: mpsc::Sender<Work>,
     /// The last failure of the store, for one log line per outage.
     failed_at: AtomicU64,
+    /// The store is being looked after.
+    tending: AtomicBool,
 }
 
 /// How a gate is set up.
@@ -96,6 +98,7 @@ impl Gate {
             slices: options.slices,
             work,
             failed_at: AtomicU64::new(0),
+            tending: AtomicBool::new(false),
         });
         Ok((gate.clone(), GateWorker::new(gate, queue)))
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::bucket::{Bucket, Meter};
-use crate::limit::{Funding, Limit, Scope, StoreDown};
+use crate::limit::{Dimension, Funding, Limit, Scope, StoreDown};
 use crate::share::Shares;
 
 /// Who is counted. Ids are the public ones.
@@ -82,6 +82,9 @@ pub enum LimitError {
 
 /// As many as a selection has bits.
 const MOST: usize = 64;
+
+/// Each slot is an entry in a sorted set; the scripts have the same bound.
+pub(crate) const MOST_SLOTS: u64 = 100_000;
 
 /// A thousandth of what a double holds exactly: sums of many reservations stay exact. Nine billion dollars.
 const LARGEST_AMOUNT: u64 = 9_000_000_000_000_000 / 1_000 * 1_000;
@@ -197,6 +200,8 @@ fn out_of_range(limit: &Limit) -> Option<&'static str> {
     let rate = matches!(Bucket { key: Arc::from(""), limit: limit.clone(), share: None }.meter(), Meter::Rate);
     if limit.amount > LARGEST_AMOUNT {
         Some("the amount is too large to be counted exactly: choose at most 9000000000000000")
+    } else if limit.dimension == Dimension::Concurrent && limit.amount > MOST_SLOTS {
+        Some("more than 100000 requests at the same time are not counted one by one: leave the limit out")
     } else if limit.burst == Some(0) {
         Some("a burst of 0 lets nothing pass: choose at least 1, or leave it out")
     } else if limit.burst.is_some() && !rate {

@@ -47,6 +47,11 @@ pub trait QuotaStore: Send + Sync + 'static {
     /// What is used and left of the selected limits.
     fn snapshot<'a>(&'a self, limits: &'a LimitSet, selection: Selection) -> Pending<'a, Snapshot>;
 
+    /// Looks after the store's connections; called twice a second by the gate's worker. Nothing to do for a store in this process.
+    fn tend(&self) -> Pending<'_, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// After a loss: raises spend counters of an organisation to what the ledger knows, and lets its prepaid keys spend again. Never lowers.
     fn restore<'a>(&'a self, organisation: &'a str, spent: &'a [SpentEntry]) -> Pending<'a, ()>;
 }

@@ -1,6 +1,7 @@
 //! What happens beside the requests: settlements, purchases, returns and renewals.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -23,6 +24,8 @@ pub(super) enum Work {
     Settle(Settlement),
     Duty(Duty),
     Refill(Box<Refill>),
+    /// Look after the store's connections.
+    Tend,
 }
 
 /// A slice to be bought.
@@ -86,6 +89,9 @@ impl GateWorker {
                 _ = tick.tick() => {
                     gate.tend(&mut duties);
                     running.extend(duties.drain(..).map(|duty| gate.perform(Work::Duty(duty))));
+                    if !gate.tending.swap(true, Ordering::Relaxed) {
+                        running.push(gate.perform(Work::Tend));
+                    }
                 }
                 work = self.queue.recv(), if running.len() < AT_ONCE => match work {
                     Some(work) => running.push(gate.perform(work)),
@@ -138,6 +144,12 @@ impl Gate {
                 if let Err(error) = self.timed("renew", self.store.renew(&reservation)).await {
                     tracing::debug!(%error, "slots were not renewed yet");
                 }
+            }
+            Work::Tend => {
+                if let Err(error) = self.timed("tend", self.store.tend()).await {
+                    tracing::debug!(%error, "the quota store is away");
+                }
+                self.tending.store(false, Ordering::Relaxed);
             }
             Work::Refill(refill) => {
                 let Refill { owner, limits, selection, least, lifetime } = *refill;

@@ -14,6 +14,7 @@ use crate::bucket::{Cost, Rule};
 use crate::clock::Micros;
 use crate::decision::{Entry, Reservation};
 use crate::period::Period;
+use crate::set::MOST_SLOTS;
 use crate::settlement::{Settled, Settlement};
 use crate::store::SpentEntry;
 
@@ -58,6 +59,8 @@ struct Held {
 
 /// How often expired state is looked for. What is expired is never used in between; this is about memory alone.
 const SWEEP_EVERY: Micros = 30_000_000;
+/// What has expired is removed only so much later: a clock that is set back finds it again.
+const CLOCK_BACK: Micros = 600_000_000;
 /// How long a budget's counter outlives its period.
 const PERIOD_SLACK: Micros = 3 * 86_400 * 1_000_000;
 
@@ -190,8 +193,8 @@ impl Counters {
             Rule::Rate(rate) => self.move_arrival(key, signed(cost), now, rate.furthest()),
             Rule::Slots { .. } => {
                 let slots = self.slots.entry(key.clone()).or_default();
-                slots.retain(|slot| slot.until > now);
-                slots.extend((0..cost).map(|_| Slot { holder, until: now + LEASE }));
+                slots.retain(|slot| slot.until > now.saturating_sub(CLOCK_BACK));
+                slots.extend((0..cost.min(MOST_SLOTS)).map(|_| Slot { holder, until: now + LEASE }));
             }
             Rule::Budget { period, .. } => {
                 let counter = self.counter(key, period);
@@ -283,7 +286,7 @@ impl Counters {
             if matches!(entry.bucket.meter(), crate::bucket::Meter::Slots) && held > 0 {
                 let slots = self.slots.entry(entry.bucket.key.clone()).or_default();
                 slots.retain(|slot| slot.holder != reservation.id);
-                slots.extend((0..held).map(|_| Slot { holder: reservation.id, until: now + LEASE }));
+                slots.extend((0..held.min(MOST_SLOTS)).map(|_| Slot { holder: reservation.id, until: now + LEASE }));
             }
         }
     }
@@ -301,6 +304,7 @@ impl Counters {
     }
 
     fn sweep(&mut self, now: Micros) {
+        let now = now.saturating_sub(CLOCK_BACK);
         self.arrivals.retain(|_, arrival| *arrival > now);
         self.spent.retain(|_, all| {
             all.retain(|spent| spent.end.saturating_add(PERIOD_SLACK) > now);
