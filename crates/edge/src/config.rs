@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 use tidegate_ledger::{Fee, PriceTable, Retention};
-use tidegate_quota::{Limit, StoreDown};
+use tidegate_quota::{Limit, RedisOptions, StoreDown};
 use tidegate_routing::{DataPolicy, ModalitySet, Mode, ParameterSet, Preferences, Quantization, Settings, Tier};
 use tidegate_wire::ProviderInfo;
 
@@ -53,6 +53,7 @@ impl QuotaConfig {
     pub fn is_shared(&self) -> bool {
         match self.store {
             StoreConfig::Memory => false,
+            StoreConfig::Redis(_) => true,
         }
     }
 }
@@ -63,6 +64,8 @@ pub enum StoreConfig {
     /// In this process: exact for one edge. After a restart budgets continue from the ledger's sums; rates begin anew.
     #[default]
     Memory,
+    /// In Redis or Valkey, shared by the edges of a region.
+    Redis(Box<RedisOptions>),
 }
 
 /// Records and sums of generations. A later start continues where an earlier one ended when both have the same directory.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use thiserror::Error;
-use tidegate_quota::{Gate, GateError, GateOptions, SystemClock};
+use tidegate_quota::{Gate, GateError, GateOptions, StoreError, SystemClock};
 use tidegate_runtime::listen::{self, BindError, ListenOptions};
 use tidegate_runtime::ops::{BuildInfo, Condition, Operations, OpsResponse, OpsRoute, OpsServer, Readiness};
 use tidegate_runtime::telemetry::Telemetry;
@@ -86,6 +86,9 @@ pub enum StartError {
     /// The quotas cannot be set up.
     #[error(transparent)]
     Quota(#[from] GateError),
+    /// The store of counters is not understood.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// A thread, the ledger, or the access log.
     #[error("{0}")]
     Io(#[from] std::io::Error),
@@ -134,7 +137,7 @@ impl Edge {
             listeners: listeners.iter().map(|listener| (listener.name.to_string(), listener.address)).collect(),
             operations: operations.as_ref().map(OpsServer::local_addr),
         };
-        let (store, remote) = quota::open(&config.quota);
+        let (store, remote) = quota::open(&config.quota)?;
         let (gate, gate_worker) = Gate::new(store, Arc::new(SystemClock), GateOptions { slices: remote }, &registry)?;
         let quotas = Arc::new(Quotas::new(Arc::clone(&gate), remote, QuotaMetrics::register(&registry)?));
         let ledger_metrics = LedgerMetrics::register(&registry)?;

@@ -4,18 +4,24 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use tidegate_ledger::{Filter, Period as SumPeriod, Rollups, Row};
-use tidegate_quota::{Bucket, Limit, MemoryStore, Meter, Period, QuotaStore, Scope, SpentEntry, SystemClock, Window};
+use tidegate_quota::{
+    Bucket, Limit, MemoryStore, Meter, Period, QuotaStore, RedisOptions, RedisStore, Scope, SpentEntry, StoreError, SystemClock, Window,
+};
 
 use super::estimate::micro_dollars;
 use crate::auth::Caller;
 use crate::config::{QuotaConfig, StoreConfig};
 use crate::state::RoutingState;
 
-/// Opens the store; true when it outlives this process.
-pub(crate) fn open(config: &QuotaConfig) -> (Arc<dyn QuotaStore>, bool) {
-    match &config.store {
+/// Opens the store; true when it outlives this process. A Redis that is away now is one that is away: the edge starts all the same.
+///
+/// # Errors
+/// An address or a certificate that cannot be understood.
+pub(crate) fn open(config: &QuotaConfig) -> Result<(Arc<dyn QuotaStore>, bool), StoreError> {
+    Ok(match &config.store {
         StoreConfig::Memory => (Arc::new(MemoryStore::new(Arc::new(SystemClock))), false),
-    }
+        StoreConfig::Redis(options) => (Arc::new(RedisStore::new(RedisOptions::clone(options))?), true),
+    })
 }
 
 /// Raises the spend counters of every limit to what the ledger's sums say. Never lowers one, so that it may be done at any time: after a

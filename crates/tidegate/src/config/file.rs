@@ -12,6 +12,7 @@ mod owner;
 mod preferences;
 mod process;
 mod provider;
+mod quota;
 mod settings;
 
 use schemars::JsonSchema;
@@ -30,6 +31,7 @@ pub(crate) use process::{
 pub(crate) use provider::{
     Auth, Credential, DialectName, MaxTokensFieldName, Provider, Quirks, RateLimitsName, ReasoningName, UpstreamHttpName,
 };
+pub(crate) use quota::{Quota, Redis, RedisTls};
 pub(crate) use settings::Routing;
 
 use super::scalar::{Named, SecretRef, Span};
@@ -57,6 +59,8 @@ pub(crate) struct File {
     pub(crate) telemetry: Telemetry,
     /// How long `GET /generation` can find a finished generation. Fixed until a restart.
     pub(crate) generations: Generations,
+    /// Where use is counted against limits. Fixed until a restart.
+    pub(crate) quota: Quota,
     /// Records of generations and sums over them. Fixed until a restart.
     pub(crate) ledger: Ledger,
     /// Adds the catalogue that ships with this version: current models, endpoints and list prices of every provider whose key

@@ -12,6 +12,7 @@ mod preferences;
 mod price;
 mod process;
 mod provider;
+mod quota;
 mod time;
 
 use std::collections::{HashMap, HashSet};

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use tidegate_edge::config as domain;
 use tidegate_edge::config::{
-    AccessLogConfig, CertificateFiles, ContentConfig, EdgeConfig, ExportConfig, LedgerConfig, ListenerConfig, ListenerTls, QuotaConfig,
-    RuntimeModel, WorkerConfig,
+    AccessLogConfig, CertificateFiles, ContentConfig, EdgeConfig, ExportConfig, LedgerConfig, ListenerConfig, ListenerTls, RuntimeModel, WorkerConfig,
 };
 use tidegate_ledger::Retention;
 use tidegate_runtime::logging::{LogConfig, LogFormat};
@@ -67,7 +66,7 @@ impl<'a> Lowering<'a> {
             generations_kept: file.generations.kept,
             generations_ttl: file.generations.ttl.0,
             ledger: self.ledger(&file.ledger, root.get("ledger")),
-            quota: QuotaConfig::default(),
+            quota: self.quota(&file.quota, root.get("quota")),
         };
         (process, edge)
     }
