@@ -66,6 +66,8 @@ pub(crate) struct Caller {
     pub(crate) limits: Option<Arc<LimitSet>>,
     /// A spend budget is near its end, so that the most an answer can cost is held.
     pub(crate) near_end: NearEnd,
+    /// When a request of this caller last ended whose settlement a remote store has to be told, microseconds.
+    pub(crate) ended_at: AtomicU64,
     /// Credits that its organisation has bought, micro-dollars; `None` when nothing is prepaid.
     pub(crate) credits: Option<u64>,
 }
@@ -117,6 +119,7 @@ impl Keys {
                 fee: Fee::default(),
                 limits: None,
                 near_end: NearEnd::new(false),
+                ended_at: AtomicU64::new(0),
                 credits: None,
             })
         });
@@ -191,6 +194,7 @@ impl Caller {
             credits: organisation.and_then(|organisation| organisation.credits),
             limits: limits.map(Arc::new),
             near_end: NearEnd::new(false),
+            ended_at: AtomicU64::new(0),
             name: key.name.as_str().into(),
             salt,
             hash: key.digest.iter().map(|byte| format!("{byte:02x}")).collect(),

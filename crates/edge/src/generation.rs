@@ -4,6 +4,7 @@
 //! the attempt in progress is reported to health, the cost is computed, one line is logged and one record kept. Nothing here waits.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -377,6 +378,9 @@ impl Generation {
             free: self.held.reservation().is_some_and(crate::quota::was_free),
         };
         let owed = self.held.settle(used);
+        if owed.is_some() {
+            self.caller.ended_at.store(self.shared.clock.unix_micros(), Ordering::Relaxed);
+        }
         let ledger: &Ledger = &self.shared.ledger;
         if let Err(Note::Ended(closing)) = ledger.note(Note::Ended(Box::new(Closing { past, owed })))
             && let Some(owed) = closing.owed
