@@ -55,3 +55,16 @@ sdk_clients() {
     fi
     PATH="$venv/bin:$PATH"
 }
+
+# A Redis server for the tests of the quota store: found, installed by the system's package manager when we may, or named as missing.
+redis_server() {
+    command -v redis-server >/dev/null && return
+    if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+        echo "    installing redis-server with apt-get" >&2
+        (apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends redis-server) \
+            >"$target/ci/install-redis.log" 2>&1 || true
+    fi
+    command -v redis-server >/dev/null && return
+    missing='redis-server 7 or newer is needed (Debian and Ubuntu: apt-get install redis-server; Fedora: dnf install redis; macOS: brew install redis)'
+    return 1
+}

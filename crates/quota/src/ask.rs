@@ -166,7 +166,9 @@ impl<'a> Ask<'a> {
             }
             Verdict::Refused { row, wait, left } => {
                 let row = &self.rows[row];
-                let too_big = row.least > row.rule.capacity();
+                // Than the whole limit, not than this region's or this edge's part of it.
+                let whole = row.bucket.rule(row.bucket.limit.amount, now, 1);
+                let too_big = row.least > whole.capacity();
                 let waits = wait < Period::NEVER && !too_big;
                 Decision::Refused(Refusal {
                     kind: if row.bucket.limit.dimension.is_spend() { RefusalKind::Funds } else { RefusalKind::Rate },

@@ -209,7 +209,7 @@ impl Gate {
     }
 
     async fn ask_store(&self, owner: &Owner, request: &ReserveRequest<'_>, now: Micros) -> Decision {
-        let guard = Abandoned { gate: self, request, armed: true };
+        let guard = Abandoned { gate: self, blank: || Ask::reserve(request, now, 1).blank(now), armed: true };
         let answer = self.timed("reserve", self.store.reserve(request)).await;
         guard.disarm();
         match answer {
@@ -258,8 +258,9 @@ impl Gate {
         lifetime: Duration,
     ) -> Result<Decision, StoreError> {
         let demand = self.wallets.demand(owner);
+        let now = self.clock.now();
         let request = SliceRequest {
-            id: slice_id(self.clock.now()),
+            id: slice_id(now),
             limits,
             selection,
             least: *least,
@@ -268,7 +269,13 @@ impl Gate {
             divisor: self.edges.load(Ordering::Relaxed).saturating_mul(2),
             lifetime: lifetime.saturating_add(Duration::from_micros(SPENDABLE)),
         };
-        self.timed("buy_slice", self.store.buy_slice(&request)).await
+        let guard = Abandoned { gate: self, blank: || Ask::slice(&request, now).blank(now), armed: true };
+        let answer = self.timed("buy_slice", self.store.buy_slice(&request)).await;
+        // Bought or not, nobody will spend it.
+        if answer.is_ok() {
+            guard.disarm();
+        }
+        answer
     }
 
     /// The store gave no answer: this edge decides, and does not ask for this key again for a second.
@@ -282,7 +289,7 @@ impl Gate {
         let decision = self.local.reserve(request, now, self.edges.load(Ordering::Relaxed));
         if matches!(decision, Decision::Refused(_)) {
             // The store may have done what it did not answer.
-            self.send(Work::Settle(Settlement::nothing(blank(request, now))));
+            self.send(Work::Settle(Settlement::nothing(Ask::reserve(request, now, 1).blank(now))));
         }
         decision
     }
@@ -307,29 +314,29 @@ impl Gate {
     }
 }
 
-/// Settles to nothing when the caller leaves before the store has answered.
-struct Abandoned<'a, 'b> {
+/// Settles to nothing what the store may have given to a caller who left before it answered.
+struct Abandoned<'a, F: Fn() -> Reservation> {
     gate: &'a Gate,
-    request: &'a ReserveRequest<'b>,
+    /// What the store would know: the entries, holding nothing.
+    blank: F,
     armed: bool,
 }
 
-impl Abandoned<'_, '_> {
+impl<F: Fn() -> Reservation> Abandoned<'_, F> {
     fn disarm(mut self) {
         self.armed = false;
     }
 }
 
-impl Drop for Abandoned<'_, '_> {
+impl<F: Fn() -> Reservation> Drop for Abandoned<'_, F> {
     fn drop(&mut self) {
         if self.armed {
-            let reservation = blank(self.request, self.gate.clock.now());
-            self.gate.send(Work::Settle(Settlement::nothing(reservation)));
+            self.gate.send(Work::Settle(Settlement::nothing((self.blank)())));
         }
     }
 }
 
-/// Lets somebody else buy when the buyer leaves. The slice, if it was bought, expires as consumed.
+/// Lets somebody else buy when the buyer leaves.
 struct Buying<'a> {
     gate: &'a Gate,
     owner: &'a Owner,
@@ -349,9 +356,4 @@ impl Drop for Buying<'_> {
             self.gate.wallets.bought(self.owner, None, 0, self.gate.clock.now());
         }
     }
-}
-
-/// What the store would know of a request whose answer never came: the entries, holding nothing.
-fn blank(request: &ReserveRequest<'_>, now: Micros) -> Reservation {
-    Ask::reserve(request, now, 1).blank(now)
 }

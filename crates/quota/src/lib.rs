@@ -40,6 +40,6 @@ pub use period::Period;
 pub use redis::{RedisAuth, RedisOptions, RedisStore, RedisTls, RedisTopology};
 pub use set::{LimitError, LimitSet, Selection, Subject};
 pub use settlement::{Settled, Settlement};
-pub use share::{Share, Shares};
+pub use share::{Allocator, Assign, GRANT_LEASE, Holder, SHARE_LEASE, Share, ShareReport, Shared, Shares};
 pub use store::{Pending, QuotaStore, Remaining, ReserveRequest, SliceRequest, Snapshot, SpentEntry, StoreError};
 pub use usage::Usage;

@@ -93,14 +93,21 @@ impl RedisStore {
     }
 
     /// One script call within the time-out, through the breaker.
-    async fn call(&self, operation: &'static str, call: &Call, patience: Duration) -> Result<Reply, StoreError> {
+    async fn call(&self, operation: &'static str, call: &Call) -> Result<Reply, StoreError> {
+        self.judge(operation, self.lines.call(call, self.clock.now())).await
+    }
+
+    async fn judge(
+        &self,
+        operation: &'static str,
+        calling: impl Future<Output = redis::RedisResult<redis::Value>>,
+    ) -> Result<Reply, StoreError> {
         if let Err(left) = self.breaker.lock().admit(self.ticks()) {
             return Err(StoreError::Broken { millis: left / 1_000 });
         }
-        let given = self.clock.now();
-        let answer = match tokio::time::timeout(patience, self.lines.call(call, given)).await {
+        let answer = match tokio::time::timeout(self.call_timeout, calling).await {
             Ok(answer) => answer.map_err(|error| StoreError::Unavailable { operation, detail: error.to_string() }),
-            Err(_) => Err(StoreError::Timeout { operation, millis: u64::try_from(patience.as_millis()).unwrap_or(u64::MAX) }),
+            Err(_) => Err(StoreError::Timeout { operation, millis: u64::try_from(self.call_timeout.as_millis()).unwrap_or(u64::MAX) }),
         };
         if self.breaker.lock().record(answer.is_ok(), self.ticks()) {
             self.lines.drop_all();
@@ -118,9 +125,7 @@ impl QuotaStore for RedisStore {
             let mut now = self.server_now();
             for _ in 0..PERIOD_TRIES {
                 let ask = Ask::reserve(request, now, 1);
-                let reply = self
-                    .call("reserve", &self.scripts.reserve(&ask, request.limits.has_prepaid(request.selection)), self.call_timeout)
-                    .await?;
+                let reply = self.call("reserve", &self.scripts.reserve(&ask, request.limits.has_prepaid(request.selection))).await?;
                 match reply.verdict("reserve", &ask)? {
                     Some(verdict) => return Ok(ask.decision(verdict, reply.now, Mode::Exact)),
                     None => now = reply.now,
@@ -133,11 +138,15 @@ impl QuotaStore for RedisStore {
     fn settle<'a>(&'a self, settlement: &'a Settlement) -> Pending<'a, Settled> {
         Box::pin(async move {
             let call = self.scripts.settle(settlement);
-            let large = settlement.micro_dollars() > LARGE && self.lines.can_wait();
-            let reply = if large {
-                self.call("settle", &call.large(), self.call_timeout + Duration::from_millis(lines::REPLICA_WAIT_MS)).await?
-            } else {
-                self.call("settle", &call, self.call_timeout).await?
+            let slow = if settlement.micro_dollars() > LARGE { self.lines.reserve_slow() } else { None };
+            let reply = match &slow {
+                Some(line) => {
+                    let reply = self.judge("settle", line.call(&call, self.clock.now())).await?;
+                    let replicas = line.wait().await;
+                    tracing::debug!(replicas, "a large settlement waited for a replica");
+                    reply
+                }
+                None => self.call("settle", &call).await?,
             };
             self.recent.lock().keep(call, self.ticks());
             reply.settled()
@@ -145,7 +154,7 @@ impl QuotaStore for RedisStore {
     }
 
     fn renew<'a>(&'a self, reservation: &'a Reservation) -> Pending<'a, ()> {
-        Box::pin(async move { self.call("renew", &self.scripts.renew(reservation), self.call_timeout).await.map(drop) })
+        Box::pin(async move { self.call("renew", &self.scripts.renew(reservation)).await.map(drop) })
     }
 
     fn buy_slice<'a>(&'a self, request: &'a SliceRequest<'a>) -> Pending<'a, Decision> {
@@ -154,7 +163,7 @@ impl QuotaStore for RedisStore {
             for _ in 0..PERIOD_TRIES {
                 let ask = Ask::slice(request, now);
                 let call = self.scripts.reserve(&ask, request.limits.has_prepaid(request.selection));
-                let reply = self.call("buy_slice", &call, self.call_timeout).await?;
+                let reply = self.call("buy_slice", &call).await?;
                 match reply.verdict("buy_slice", &ask)? {
                     Some(verdict) => return Ok(ask.decision(verdict, reply.now, Mode::Exact)),
                     None => now = reply.now,
@@ -165,7 +174,7 @@ impl QuotaStore for RedisStore {
     }
 
     fn return_slice<'a>(&'a self, slice: &'a Reservation, keep: &'a [Cost]) -> Pending<'a, ()> {
-        Box::pin(async move { self.call("return_slice", &self.scripts.give_back(slice, keep), self.call_timeout).await.map(drop) })
+        Box::pin(async move { self.call("return_slice", &self.scripts.give_back(slice, keep)).await.map(drop) })
     }
 
     fn snapshot<'a>(&'a self, limits: &'a LimitSet, selection: Selection) -> Pending<'a, Snapshot> {
@@ -176,7 +185,7 @@ impl QuotaStore for RedisStore {
                 if rules.is_empty() {
                     return Ok(Snapshot { at: now, limits: Vec::new() });
                 }
-                let reply = self.call("snapshot", &self.scripts.snapshot(&rules), self.call_timeout).await?;
+                let reply = self.call("snapshot", &self.scripts.snapshot(&rules)).await?;
                 if reply.is_other_period() {
                     now = reply.now;
                     continue;
@@ -204,7 +213,7 @@ impl QuotaStore for RedisStore {
     fn restore<'a>(&'a self, organisation: &'a str, spent: &'a [SpentEntry]) -> Pending<'a, ()> {
         Box::pin(async move {
             let slot = LimitSet::slot_of(organisation);
-            self.call("restore", &self.scripts.restore(&slot, spent), self.call_timeout).await.map(drop)
+            self.call("restore", &self.scripts.restore(&slot, spent)).await.map(drop)
         })
     }
 }
@@ -215,7 +224,7 @@ impl RedisStore {
         let calls = self.recent.lock().all();
         let (mut repeated, mut restored) = (0_u32, 0_u32);
         for call in &calls {
-            match self.call("replay", call, self.call_timeout).await?.settled()? {
+            match self.call("replay", call).await?.settled()? {
                 Settled::Restored | Settled::Applied => restored += 1,
                 Settled::Repeated | Settled::Expired => repeated += 1,
             }

@@ -3,12 +3,17 @@
 //! The number comes from the allocator of the limit's home region. When its lease runs out without a newer one, the floor stays: it is
 //! reserved for this region for ever, so using it can never break the sum.
 
+mod allocator;
+mod holder;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+pub use self::allocator::{Allocator, Assign, GRANT_LEASE, SHARE_LEASE, ShareReport, Shared};
+pub use self::holder::Holder;
 use crate::bucket::Bucket;
 use crate::clock::Micros;
 

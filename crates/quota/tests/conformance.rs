@@ -1,6 +1,6 @@
 //! Random histories on the memory store, on a real Redis and on a naive reference, under one clock: all three must decide alike.
 //!
-//! 2,000 histories by default; `TIDEGATE_QUOTA_HISTORIES=100000 cargo nextest run -p tidegate-quota conformance` for more, and
+//! 2,000 histories by default; `TIDEGATE_QUOTA_HISTORIES=100000 cargo test -p tidegate-quota --test conformance` for more, and
 //! `TIDEGATE_QUOTA_SEED=…` for the one that a failure names.
 //!
 //! The scripts are told the time here (`RedisStore::with_given_clock`): the only difference to production is their first line.

@@ -28,6 +28,7 @@ pub(super) struct Lines {
     lines: Vec<Line>,
     /// For settlements that wait for a replica: they hold up whatever shares their connection.
     slow: Line,
+    slow_turn: tokio::sync::Mutex<()>,
     next: AtomicUsize,
     config: AsyncConnectionConfig,
     connect_timeout: Duration,
@@ -66,6 +67,10 @@ enum Connection {
 
 impl Lines {
     pub(super) fn new(options: RedisOptions) -> Result<Self, StoreError> {
+        if options.tls.is_some() {
+            // The client builds its TLS from the process's default provider. An error means that there is one already.
+            let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        }
         let source = Source::new(&options)
             .map_err(|error| StoreError::Unavailable { operation: "read the addresses and certificates", detail: error.to_string() })?;
         // Both our own, around everything; the client's would cancel a shared connect under somebody else.
@@ -74,6 +79,7 @@ impl Lines {
             source,
             lines: std::iter::repeat_with(Line::default).take(options.connections.clamp(1, 64)).collect(),
             slow: Line::default(),
+            slow_turn: tokio::sync::Mutex::default(),
             next: AtomicUsize::new(0),
             config,
             connect_timeout: options.connect_timeout,
@@ -82,14 +88,20 @@ impl Lines {
         })
     }
 
-    /// Whether a settlement can wait for a replica: in a cluster the command would reach any node.
-    pub(super) fn can_wait(&self) -> bool {
-        !matches!(self.source, Source::Cluster(_))
-    }
-
     /// Runs a script, by its digest or, where that is unknown, by its text.
     pub(super) async fn call(&self, call: &Call, now: Micros) -> RedisResult<Value> {
-        let line = if call.waits { &self.slow } else { &self.lines[self.next.fetch_add(1, Ordering::Relaxed) % self.lines.len()] };
+        self.call_on(&self.lines[self.next.fetch_add(1, Ordering::Relaxed) % self.lines.len()], call, now).await
+    }
+
+    /// The line of large settlements, for one of them at a time; the others are not worth a queue.
+    pub(super) fn reserve_slow(&self) -> Option<SlowLine<'_>> {
+        // In a cluster the wait would reach any node.
+        let free = !matches!(self.source, Source::Cluster(_));
+        let turn = if free { self.slow_turn.try_lock().ok() } else { None };
+        turn.map(|turn| SlowLine { lines: self, _turn: turn })
+    }
+
+    async fn call_on(&self, line: &Line, call: &Call, now: Micros) -> RedisResult<Value> {
         let mut retried = false;
         loop {
             let mut link = self.link(line).await?;
@@ -98,13 +110,7 @@ impl Lines {
                 answer = link.connection.send(&call.command(true, now)).await;
             }
             match answer {
-                Ok(value) => {
-                    if call.waits {
-                        let replicas = link.connection.send(redis::cmd("WAIT").arg(1).arg(REPLICA_WAIT_MS)).await;
-                        tracing::debug!(?replicas, "a large settlement waited for a replica");
-                    }
-                    return Ok(value);
-                }
+                Ok(value) => return Ok(value),
                 Err(error) => {
                     if is_dead(&error) {
                         line.drop_link(link.number);
@@ -173,6 +179,30 @@ impl Lines {
         let link = Link { number: line.made.fetch_add(1, Ordering::Relaxed), connection };
         *line.link.lock() = Some(link.clone());
         Ok(link)
+    }
+}
+
+/// The right to use the line of large settlements.
+pub(super) struct SlowLine<'a> {
+    lines: &'a Lines,
+    _turn: tokio::sync::MutexGuard<'a, ()>,
+}
+
+impl SlowLine<'_> {
+    pub(super) async fn call(&self, call: &Call, now: Micros) -> RedisResult<Value> {
+        self.lines.call_on(&self.lines.slow, call, now).await
+    }
+
+    /// How many replicas have what was written on this line; 0 when none had it in time, or it is not known.
+    pub(super) async fn wait(&self) -> u64 {
+        let Some(mut link) = self.lines.slow.current() else { return 0 };
+        let mut command = redis::cmd("WAIT");
+        command.arg(1).arg(REPLICA_WAIT_MS);
+        let patience = Duration::from_millis(2 * REPLICA_WAIT_MS);
+        match tokio::time::timeout(patience, link.connection.send(&command)).await {
+            Ok(Ok(Value::Int(replicas))) => u64::try_from(replicas).unwrap_or(0),
+            Ok(_) | Err(_) => 0,
+        }
     }
 }
 
@@ -325,7 +355,7 @@ fn certificates(tls: &RedisTls) -> TlsCertificates {
 }
 
 /// How long a large settlement waits for one replica, in milliseconds.
-pub(super) const REPLICA_WAIT_MS: u64 = 50;
+const REPLICA_WAIT_MS: u64 = 50;
 /// While a slot moves between nodes a script is told to try again; a few tries fit into one call.
 const CLUSTER_RETRIES: u32 = 4;
 /// Between them, in milliseconds: least and most.

@@ -52,8 +52,6 @@ pub(super) struct Call {
     pub(super) script: Arc<Script>,
     keys: Vec<String>,
     arguments: Vec<String>,
-    /// Wait for a replica afterwards.
-    pub(super) waits: bool,
 }
 
 impl Script {
@@ -169,12 +167,7 @@ impl Scripts {
 
 impl Call {
     fn new(script: &Arc<Script>, keys: usize, arguments: usize) -> Self {
-        Self { script: script.clone(), keys: Vec::with_capacity(keys), arguments: Vec::with_capacity(arguments), waits: false }
-    }
-
-    /// The same, and then wait for a replica.
-    pub(super) fn large(&self) -> Self {
-        Self { waits: true, ..self.clone() }
+        Self { script: script.clone(), keys: Vec::with_capacity(keys), arguments: Vec::with_capacity(arguments) }
     }
 
     /// The command; by text when the server does not know the digest.

@@ -1,0 +1,453 @@
+//! The gate over a store that is a call away: slices, remembered refusals, journals, local decisions. Virtual time throughout.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use prometheus::Registry;
+use tidegate_quota::{
+    Clock, Cost, Decision, Dimension, Funding, Gate, GateOptions, Limit, LimitSet, MemoryStore, Mode, Pending, QuotaStore, RefusalKind,
+    Reservation, ReserveRequest, Scope, Selection, Settled, Settlement, SliceRequest, Snapshot, SpentEntry, StoreDown, StoreError, Subject,
+    TokenKind, Usage, Window,
+};
+use tokio::time::Instant;
+use ulid::Ulid;
+
+/// The runtime's clock, at noon of 2026-11-28.
+struct Virtual(Instant);
+
+impl Clock for Virtual {
+    fn now(&self) -> u64 {
+        1_795_867_200_000_000 + self.0.elapsed().as_micros() as u64
+    }
+}
+
+/// A memory store that has to be waited for, can be away, and counts the calls.
+struct Remote {
+    store: MemoryStore,
+    away: AtomicBool,
+    calls: AtomicU64,
+}
+
+impl Remote {
+    fn call<'a, T: Send + 'a>(&'a self, call: Pending<'a, T>) -> Pending<'a, T> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            if self.away.load(Ordering::SeqCst) {
+                return Err(StoreError::Timeout { operation: "test", millis: 50 });
+            }
+            call.await
+        })
+    }
+}
+
+impl QuotaStore for Remote {
+    fn reserve<'a>(&'a self, request: &'a ReserveRequest<'a>) -> Pending<'a, Decision> {
+        self.call(self.store.reserve(request))
+    }
+    fn settle<'a>(&'a self, settlement: &'a Settlement) -> Pending<'a, Settled> {
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            if self.away.load(Ordering::SeqCst) {
+                return Err(StoreError::Timeout { operation: "test", millis: 50 });
+            }
+            self.store.settle(settlement).await
+        })
+    }
+    fn renew<'a>(&'a self, reservation: &'a Reservation) -> Pending<'a, ()> {
+        self.call(self.store.renew(reservation))
+    }
+    fn buy_slice<'a>(&'a self, request: &'a SliceRequest<'a>) -> Pending<'a, Decision> {
+        self.call(self.store.buy_slice(request))
+    }
+    fn return_slice<'a>(&'a self, slice: &'a Reservation, keep: &'a [Cost]) -> Pending<'a, ()> {
+        self.call(self.store.return_slice(slice, keep))
+    }
+    fn snapshot<'a>(&'a self, limits: &'a LimitSet, selection: Selection) -> Pending<'a, Snapshot> {
+        self.store.snapshot(limits, selection)
+    }
+    fn restore<'a>(&'a self, organisation: &'a str, spent: &'a [SpentEntry]) -> Pending<'a, ()> {
+        self.store.restore(organisation, spent)
+    }
+}
+
+struct Bench {
+    gate: Arc<Gate>,
+    remote: Arc<Remote>,
+    clock: Arc<Virtual>,
+    registry: Registry,
+}
+
+impl Bench {
+    fn request<'a>(&self, limits: &'a Arc<LimitSet>, estimate: Usage) -> ReserveRequest<'a> {
+        ReserveRequest {
+            id: Ulid::from_parts(self.clock.now() / 1_000, fastrand::u128(..)),
+            limits,
+            selection: limits.select("a/b", None),
+            estimate,
+            lifetime: Duration::from_secs(900),
+        }
+    }
+
+    async fn used(&self, limits: &LimitSet) -> Vec<u64> {
+        let snapshot = self.remote.snapshot(limits, limits.select_all()).await.unwrap();
+        snapshot.limits.iter().map(|limit| limit.used).collect()
+    }
+
+    fn calls(&self) -> u64 {
+        self.remote.calls.load(Ordering::SeqCst)
+    }
+}
+
+async fn bench<T>(test: impl AsyncFnOnce(Bench) -> T) -> T {
+    let clock = Arc::new(Virtual(Instant::now()));
+    let store = MemoryStore::new(clock.clone());
+    let remote = Arc::new(Remote { store, away: AtomicBool::new(false), calls: AtomicU64::new(0) });
+    let registry = Registry::new();
+    let (gate, worker) = Gate::new(remote.clone(), clock.clone(), GateOptions::default(), &registry).unwrap();
+    let stop = tokio::sync::Notify::new();
+    let (_, result) = tokio::join!(worker.run(stop.notified()), async {
+        let result = test(Bench { gate, remote, clock, registry }).await;
+        stop.notify_one();
+        result
+    });
+    result
+}
+
+fn set(limits: &[Limit]) -> Arc<LimitSet> {
+    set_with(limits, StoreDown::Local)
+}
+
+fn set_with(limits: &[Limit], policy: StoreDown) -> Arc<LimitSet> {
+    let subject = Subject { organisation: "acme".into(), workspace: Some("w".into()), key: "k".into() };
+    Arc::new(LimitSet::compile(subject, limits, policy).unwrap())
+}
+
+fn usage(micro_dollars: u64) -> Usage {
+    Usage { requests: 1, input_tokens: 100, output_tokens: 100, micro_dollars, free: false }
+}
+
+async fn pause(millis: u64) {
+    tokio::time::sleep(Duration::from_millis(millis)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hot_key_is_paid_from_slices_and_settled_to_the_last_micro_dollar() {
+    bench(async |bench| {
+        let limits = set(&[
+            Limit::new(Scope::Key, Dimension::RequestsPerMinute, 60_000),
+            Limit::new(Scope::Key, Dimension::TokensPerMinute(TokenKind::Both), 60_000_000),
+            Limit::new(Scope::Organisation, Dimension::Spend(Window::Month), 1_000_000_000),
+            Limit::new(Scope::Key, Dimension::Concurrent, 1_000),
+        ]);
+        let (mut sliced, mut spent) = (0, 0);
+        let mut running = std::collections::VecDeque::new();
+        for number in 0..3_000_u64 {
+            let request = bench.request(&limits, usage(1_000));
+            match bench.gate.reserve(&request).await {
+                Decision::Allowed(reservation) => {
+                    sliced += u64::from(reservation.mode == Mode::Slice);
+                    running.push_back((reservation, number % 1_700));
+                }
+                Decision::Refused(refusal) => panic!("{number}: {refusal:?}"),
+            }
+            if running.len() > 50 {
+                let (reservation, used) = running.pop_front().unwrap();
+                spent += used;
+                bench.gate.settle(reservation, &usage(used));
+            }
+            pause(5).await;
+        }
+        for (reservation, used) in running {
+            spent += used;
+            bench.gate.settle(reservation, &usage(used));
+        }
+        assert!(sliced > 2_900, "{sliced} of 3000 from slices");
+        assert!(bench.calls() < 300, "{} calls for 3000 requests", bench.calls());
+        // Idle for two seconds: everything goes back.
+        pause(5_000).await;
+        // Broadest scope first.
+        let used = bench.used(&limits).await;
+        assert_eq!(used[0], spent, "spend");
+        assert_eq!(used[3], 0, "slots");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_budget_that_runs_out_is_spent_exactly_and_not_overrun() {
+    bench(async |bench| {
+        let limits = set(&[Limit::new(Scope::Key, Dimension::Spend(Window::Day), 1_000_000)]);
+        let mut admitted = 0;
+        for _ in 0..1_500 {
+            if let Decision::Allowed(reservation) = bench.gate.reserve(&bench.request(&limits, usage(1_000))).await {
+                admitted += 1;
+                bench.gate.settle(reservation, &usage(1_000));
+            }
+            pause(5).await;
+        }
+        assert_eq!(admitted, 1_000);
+        pause(5_000).await;
+        assert_eq!(bench.used(&limits).await, [1_000_000]);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cold_key_asks_once_per_request() {
+    bench(async |bench| {
+        let limits = set(&[Limit::new(Scope::Key, Dimension::RequestsPerMinute, 600)]);
+        for _ in 0..20 {
+            let request = bench.request(&limits, usage(0));
+            assert!(bench.gate.reserve_now(&request).is_none());
+            match bench.gate.reserve(&request).await {
+                Decision::Allowed(reservation) => {
+                    assert_eq!(reservation.mode, Mode::Exact);
+                    bench.gate.settle(reservation, &usage(0));
+                }
+                Decision::Refused(refusal) => panic!("{refusal:?}"),
+            }
+            pause(400).await;
+        }
+        assert_eq!(bench.calls(), 20);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_rate_is_remembered_until_it_may_pass() {
+    bench(async |bench| {
+        let limits = set(&[Limit::new(Scope::Key, Dimension::TokensPerMinute(TokenKind::Input), 60_000)]);
+        let tokens = |input_tokens| Usage { input_tokens, ..usage(0) };
+        let Decision::Allowed(_) = bench.gate.reserve(&bench.request(&limits, tokens(60_000))).await else { panic!("the burst") };
+        let Decision::Refused(first) = bench.gate.reserve(&bench.request(&limits, tokens(1_000))).await else { panic!("empty") };
+        assert!(first.retry_after.unwrap() > Duration::from_millis(990));
+        let calls = bench.calls();
+        for _ in 0..50 {
+            let Some(Decision::Refused(again)) = bench.gate.reserve_now(&bench.request(&limits, tokens(1_000))) else {
+                panic!("forgotten")
+            };
+            assert_eq!(again.kind, RefusalKind::Rate);
+            assert!(again.retry_after.unwrap() <= first.retry_after.unwrap());
+        }
+        assert_eq!(bench.calls(), calls, "the store was not asked");
+        pause(500).await;
+        assert!(bench.gate.reserve_now(&bench.request(&limits, tokens(400))).is_none(), "a smaller one may pass");
+        pause(600).await;
+        assert!(matches!(bench.gate.reserve(&bench.request(&limits, tokens(1_000))).await, Decision::Allowed(_)));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_crash_the_journal_settles_what_was_taken_from_slices() {
+    bench(async |bench| {
+        let limits = set(&[Limit::new(Scope::Key, Dimension::Spend(Window::Month), 1_000_000_000)]);
+        let mut journal: Vec<Settlement> = Vec::new();
+        let mut spent = 0;
+        for number in 0..400 {
+            let Decision::Allowed(reservation) = bench.gate.reserve(&bench.request(&limits, usage(1_000))).await else { panic!("refused") };
+            // Written to the journal, never told to this gate: the process dies.
+            let settlement = Settlement::new(reservation, &usage(number));
+            let written = serde_json::to_string(&settlement).unwrap();
+            journal.push(serde_json::from_str(&written).unwrap());
+            spent += number;
+            pause(5).await;
+        }
+        let mut merged: std::collections::BTreeMap<Ulid, Settlement> = std::collections::BTreeMap::new();
+        for settlement in journal {
+            match merged.entry(settlement.reservation.id) {
+                std::collections::btree_map::Entry::Vacant(entry) => {
+                    entry.insert(settlement);
+                }
+                std::collections::btree_map::Entry::Occupied(mut entry) => assert!(entry.get_mut().merge(&settlement)),
+            }
+        }
+        assert!(merged.len() < 100, "slices");
+        for _ in 0..2 {
+            for settlement in merged.values() {
+                bench.remote.settle(settlement).await.unwrap();
+            }
+        }
+        // One that was bought and never spent from may still stand: it expires as consumed.
+        let used = bench.used(&limits).await[0];
+        assert!(used >= spent && used <= spent + 1_000_000, "{used} for {spent}");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_store_each_edge_keeps_its_part_and_tells_later() {
+    bench(async |bench| {
+        bench.gate.set_live_edges(3);
+        let rate = Limit::new(Scope::Key, Dimension::RequestsPerMinute, 180);
+        let budget = Limit::new(Scope::Key, Dimension::Spend(Window::Month), 6_000_000);
+        let limits = set(&[rate.clone(), budget]);
+        bench.remote.away.store(true, Ordering::SeqCst);
+        let began = Instant::now();
+        let mut held = Vec::new();
+        while began.elapsed() < Duration::from_secs(60) {
+            match bench.gate.reserve(&bench.request(&limits, usage(100))).await {
+                Decision::Allowed(reservation) => {
+                    assert_eq!(reservation.mode, Mode::Local);
+                    held.push(reservation);
+                }
+                Decision::Refused(refusal) => assert_eq!(refusal.mode, Mode::Local),
+            }
+            pause(50).await;
+        }
+        // A third of the burst of thirty, then one per second.
+        assert!((68..=71).contains(&held.len()), "{}", held.len());
+        let Decision::Refused(refusal) = bench.gate.reserve(&bench.request(&limits, usage(100_001))).await else { panic!("more than 5 %") };
+        assert_eq!(refusal.mode, Mode::Local);
+        bench.remote.away.store(false, Ordering::SeqCst);
+        let count = held.len() as u64;
+        for reservation in held {
+            bench.gate.settle(reservation, &usage(90));
+        }
+        pause(3_000).await;
+        assert_eq!(bench.used(&limits).await[1], count * 90);
+
+        let text = prometheus::TextEncoder::new().encode_to_string(&bench.registry.gather()).unwrap();
+        for line in [
+            "tidegate_quota_decisions_total{decision=\"allowed\",kind=\"all\",mode=\"local\"}",
+            "tidegate_quota_decisions_total{decision=\"refused\",kind=\"rpm\",mode=\"local\"}",
+            "tidegate_quota_store_duration_seconds_count{operation=\"reserve\"}",
+            "tidegate_quota_store_up 1",
+            "tidegate_quota_settlements_total{result=\"restored\"}",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn credits_are_spent_from_what_was_bought_and_then_not_at_all() {
+    bench(async |bench| {
+        let credits = Limit { funding: Funding::Prepaid, ..Limit::new(Scope::Organisation, Dimension::Spend(Window::Total), 100_000_000) };
+        let limits = set(&[credits]);
+        for _ in 0..600 {
+            let Decision::Allowed(reservation) = bench.gate.reserve(&bench.request(&limits, usage(100))).await else { panic!("refused") };
+            bench.gate.settle(reservation, &usage(100));
+            pause(5).await;
+        }
+        bench.remote.away.store(true, Ordering::SeqCst);
+        let mut bought = 0;
+        let refusal = loop {
+            match bench.gate.reserve(&bench.request(&limits, usage(100))).await {
+                Decision::Allowed(reservation) => {
+                    assert_eq!(reservation.mode, Mode::Slice);
+                    bought += 1;
+                    bench.gate.settle(reservation, &usage(100));
+                }
+                Decision::Refused(refusal) => break refusal,
+            }
+            pause(1).await;
+        };
+        assert!(bought > 50, "{bought} requests from the slice");
+        assert_eq!(refusal.kind.status(), 503);
+        bench.remote.away.store(false, Ordering::SeqCst);
+        pause(6_000).await;
+        assert_eq!(bench.used(&limits).await, [(600 + bought) * 100]);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn long_requests_keep_their_slots() {
+    bench(async |bench| {
+        let limits = set(&[Limit::new(Scope::Key, Dimension::Concurrent, 1)]);
+        let Decision::Allowed(reservation) = bench.gate.reserve(&bench.request(&limits, usage(0))).await else { panic!("refused") };
+        for _ in 0..10 {
+            pause(30_000).await;
+            assert_eq!(bench.used(&limits).await, [1]);
+        }
+        bench.gate.settle(reservation, &usage(0));
+        pause(100).await;
+        assert_eq!(bench.used(&limits).await, [0]);
+        pause(120_000).await;
+        assert_eq!(bench.used(&limits).await, [0], "no renewal after the end");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn shadow_limits_count_and_warn_but_never_refuse() {
+    bench(async |bench| {
+        let shadow = Limit { shadow: true, ..Limit::new(Scope::Key, Dimension::Spend(Window::Day), 150) };
+        let warns = Limit { warn_at: Some(80), ..Limit::new(Scope::Organisation, Dimension::Spend(Window::Day), 500) };
+        let limits = set(&[shadow, warns]);
+        let mut seen = Vec::new();
+        for _ in 0..5 {
+            let Decision::Allowed(reservation) = bench.gate.reserve(&bench.request(&limits, usage(100))).await else { panic!("refused") };
+            seen.push((reservation.shadowed().count(), reservation.warnings().count()));
+            pause(1_000).await;
+        }
+        assert_eq!(seen, [(0, 0), (1, 0), (1, 0), (1, 1), (1, 1)]);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn limits_apply_to_their_model_and_provider_only() {
+    let of_model = Limit { model: Some("a/b".into()), ..Limit::new(Scope::Key, Dimension::RequestsPerMinute, 6) };
+    let of_provider = Limit { provider: Some("p".into()), ..Limit::new(Scope::Key, Dimension::RequestsPerMinute, 6) };
+    let limits = set(&[of_model, of_provider, Limit::new(Scope::Key, Dimension::RequestsPerMinute, 600)]);
+    let count = |selection| limits.buckets(selection).count();
+    assert_eq!(count(limits.select("a/b", None)), 2);
+    assert_eq!(count(limits.select("a/b", Some("p"))), 3);
+    assert_eq!(count(limits.select("c/d", Some("q"))), 1);
+    assert_eq!(count(limits.select_provider("a/b", "p")), 1);
+}
+
+#[test]
+fn the_worst_case_of_each_limit_is_told_in_numbers() {
+    use tidegate_quota::{Topology, explain};
+    let topology = Topology { known_edges: 4, most_edges: 6, regions: 2, shared_store: true };
+    let rate = Limit::new(Scope::Key, Dimension::RequestsPerMinute, 600);
+    let budget = Limit::new(Scope::Organisation, Dimension::Spend(Window::Month), 1_000_000);
+    let cases = [
+        (rate.clone(), StoreDown::Local, 1_200, Some(1_800), Some(200), 40),
+        (Limit { global: true, ..rate.clone() }, StoreDown::Local, 600, Some(900), Some(100), 20),
+        (rate.clone(), StoreDown::Open, 1_200, None, Some(200), 40),
+        (rate.clone(), StoreDown::Closed, 1_200, Some(0), Some(200), 40),
+        (Limit { shadow: true, ..rate }, StoreDown::Local, 1_200, None, Some(200), 40),
+        (Limit { global: true, ..budget.clone() }, StoreDown::Local, 1_000_000, Some(1_075_000), None, 0),
+        (Limit { funding: Funding::Prepaid, global: true, ..budget }, StoreDown::Local, 1_000_000, Some(0), None, 0),
+        (Limit::new(Scope::Key, Dimension::Concurrent, 2), StoreDown::Local, 4, Some(12), None, 0),
+    ];
+    for (limit, policy, up, down, burst, failover) in cases {
+        let limits = set_with(std::slice::from_ref(&limit), policy);
+        let bounds = explain(&limits, limits.select_all(), topology);
+        let bound = &bounds[0];
+        assert_eq!((bound.store_up, bound.store_down, bound.burst, bound.failover), (up, down, burst, failover), "{bound}");
+        assert!(bound.to_string().contains(&format!("{} {} {}", limit.scope, limit.dimension, limit.amount)), "{bound}");
+        assert!(!bound.words.is_empty());
+    }
+}
+
+#[test]
+fn limits_that_cannot_be_counted_are_refused_with_a_reason() {
+    let subject = || Subject { organisation: "a{}:b".into(), workspace: None, key: "k".into() };
+    let rate = Limit::new(Scope::Key, Dimension::RequestsPerMinute, 10);
+    for (limits, reason) in [
+        (vec![rate.clone(), rate.clone()], "declared twice"),
+        (vec![Limit { scope: Scope::Workspace, ..rate.clone() }], "in no workspace"),
+        (vec![Limit { burst: Some(0), ..rate.clone() }], "burst of 0"),
+        (vec![Limit { burst: Some(5), dimension: Dimension::Concurrent, ..rate.clone() }], "only rates"),
+        (vec![Limit { warn_at: Some(101), ..rate.clone() }], "percentage"),
+        (vec![Limit { utc_offset_minutes: 900, ..rate.clone() }], "offset"),
+        (vec![Limit { funding: Funding::Prepaid, ..rate.clone() }], "prepaid"),
+        (vec![Limit { amount: u64::MAX, ..rate.clone() }], "too large"),
+        (vec![Limit { amount: 100_001, dimension: Dimension::Concurrent, ..rate.clone() }], "100000"),
+        (vec![rate.clone(); 65], "at most 64"),
+    ] {
+        let error = LimitSet::compile(subject(), &limits, StoreDown::Local).unwrap_err().to_string();
+        assert!(error.contains(reason), "{error}");
+    }
+    let limits = LimitSet::compile(subject(), &[rate], StoreDown::Local).unwrap();
+    let key = &limits.buckets(limits.select_all()).next().unwrap().key;
+    assert_eq!(&**key, "q:{o:a%7B%7D%3Ab}:k:k:rpm", "an id cannot end the slot tag");
+}
