@@ -17,10 +17,11 @@ use tidegate_runtime::{Clock, Shutdown, Tasks};
 use crate::access_log::AccessLog;
 use crate::affinity::AffinityTable;
 use crate::auth::FailureLimiter;
-use crate::config::{EdgeConfig, ListenerConfig, MeshConfig};
+use crate::config::{EdgeConfig, ListenerConfig, MeshConfig, StoreConfig};
 use crate::content::ContentSink;
 use crate::gauges::EndpointGauges;
 use crate::generations::Generations;
+use crate::ledger::region::RegionLedger;
 use crate::ledger::{Ledger, LedgerMetrics, Unfinished};
 use crate::listener::{Connections, Listener};
 use crate::metrics::Metrics;
@@ -49,6 +50,8 @@ pub struct Edge {
     background: Tasks,
     /// Settles with a remote store; ends after the ledger has passed everything on.
     settling: Tasks,
+    /// Passes the journal on to the region.
+    passing_on: Tasks,
     registry: prometheus::Registry,
     /// Where background work runs.
     runtime: tokio::runtime::Handle,
@@ -150,7 +153,7 @@ impl Edge {
         };
         let ledger = Arc::new(ledger);
         quota::restore(gate.store().as_ref(), &state, &ledger.rollups_shared(), clock.unix_micros()).await;
-        let settling = Tasks::new();
+        let (settling, passing_on) = (Tasks::new(), Tasks::new());
         // Ends with the edge, after it has told the store what is queued.
         let stopped = settling.shutdown().clone();
         settling.spawn("quota", async move { gate_worker.run(stopped.requested()).await });
@@ -158,8 +161,25 @@ impl Edge {
             // The counters of a store in this process are new; what an earlier process left is in the sums from which they were restored.
             settling.spawn("settle-unfinished", settle_unfinished(gate, unfinished));
         }
+        let sums = match &config.quota.store {
+            StoreConfig::Redis(options) => {
+                let region = Arc::new(RegionLedger::new(options, &config.region)?);
+                match ledger.region_export(Arc::clone(&region), &config.ledger, config.generations_ttl)? {
+                    // Ends with the edge, after the journal's end was passed on.
+                    Some(export) => {
+                        passing_on.spawn("region-ledger", export.run(passing_on.shutdown().clone()));
+                        SumsView::Region(region)
+                    }
+                    None => {
+                        tracing::warn!("without `ledger.directory` nothing reaches the region's ledger: this edge answers for itself only");
+                        SumsView::Local(Arc::clone(&ledger))
+                    }
+                }
+            }
+            StoreConfig::Memory => SumsView::Local(Arc::clone(&ledger)),
+        };
         let shared = Arc::new(Shared {
-            sums: SumsView::Local(Arc::clone(&ledger)),
+            sums,
             ledger,
             quotas,
             content: ContentSink::open(config.ledger.content.as_ref(), metrics.content_dropped.clone())?,
@@ -199,7 +219,7 @@ impl Edge {
             routes.push(crate::usage::route(&shared));
             operations.serve(Operations { registry: registry.clone(), readiness, routes }, &background);
         }
-        Ok(Self { shared, workers, threads, bound, certificates, ready, accepting, draining, stop, background, settling, registry, runtime: tokio::runtime::Handle::current() })
+        Ok(Self { shared, workers, threads, bound, certificates, ready, accepting, draining, stop, background, settling, passing_on, registry, runtime: tokio::runtime::Handle::current() })
     }
 
     /// Addresses that were taken.
@@ -280,6 +300,9 @@ impl Edge {
         if let Err(error) = joined.await {
             tracing::error!(%error, "the workers did not end");
         }
+        if let Err(unfinished) = self.passing_on.close(LAST_RECORDS).await {
+            tracing::warn!(%unfinished, "the last records did not reach the region's ledger; the next start passes them on");
+        }
         if let Err(unfinished) = self.settling.close(LAST_SETTLEMENTS).await {
             tracing::warn!(%unfinished, "the last settlements did not reach the store of counters; the next start repeats them");
         }
@@ -354,6 +377,8 @@ const BUILD: BuildInfo = BuildInfo {
 /// Ten minutes, after which the reservations have expired.
 const UNFINISHED_TRIES: u32 = 300;
 const UNFINISHED_PAUSE: Duration = Duration::from_secs(2);
+/// A region's ledger that is there takes what is left in a moment.
+const LAST_RECORDS: Duration = Duration::from_secs(3);
 /// The worker of the quotas gives itself five seconds.
 const LAST_SETTLEMENTS: Duration = Duration::from_secs(6);
 /// Closing a listener waits for nothing but the scheduler.

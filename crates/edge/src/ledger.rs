@@ -13,6 +13,7 @@ mod frame;
 mod live;
 mod metrics;
 mod recover;
+pub(crate) mod region;
 mod segment;
 mod sums;
 mod tail;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tidegate_ledger::{Generation, Rollups};
@@ -39,6 +41,7 @@ use crate::quota::{Owed, micro_dollars, was_free};
 use crate::state::RoutingState;
 pub(crate) use live::Live;
 pub(crate) use metrics::LedgerMetrics;
+use region::{Export, RegionLedger};
 use metrics::Dropped;
 use segment::{Directory, Position};
 use writer::Writer;
@@ -175,9 +178,18 @@ impl Ledger {
         Arc::clone(&self.rollups)
     }
 
-    /// Where the journal's readers register.
-    pub(crate) fn progress(&self) -> &Arc<Progress> {
-        &self.progress
+    /// What passes the journal on to the region; `None` without a journal.
+    pub(crate) fn region_export(&self, region: Arc<RegionLedger>, config: &LedgerConfig, keep: Duration) -> io::Result<Option<Export>> {
+        let Some(directory) = config.directory.clone() else { return Ok(None) };
+        Ok(Some(Export {
+            region,
+            journal: segment::journal_id(&directory)?,
+            directory,
+            progress: Arc::clone(&self.progress),
+            metrics: self.metrics.clone(),
+            retention: config.retention,
+            keep,
+        }))
     }
 
     /// Writes what is left and ends the threads; blocks for that long.

@@ -87,11 +87,6 @@ impl Quotas {
         &self.gate
     }
 
-    /// The store outlives this process.
-    pub(crate) fn is_remote(&self) -> bool {
-        self.remote
-    }
-
     /// Holds the estimate of a request, or refuses it. A caller without limits is not asked about.
     pub(crate) async fn reserve(self: &Arc<Self>, demand: &Demand<'_>) -> Result<Held, EdgeError> {
         let Some(limits) = demand.caller.limits.as_ref() else { return Ok(Held::nothing(self)) };

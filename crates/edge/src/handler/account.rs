@@ -44,7 +44,7 @@ async fn credits(reading: &Reading<'_>, caller: &Arc<Caller>) -> Result<Response
         Some(organisation) => Filter { organisation: Some(organisation.to_string()), ..Filter::default() },
         None => of_key(caller),
     };
-    let used = reading.shared.sums.total(&filter).await?;
+    let used = reading.shared.sums.total(caller, &filter).await?;
     let bought = Money::from_picodollars(i128::from(caller.credits.unwrap_or_default()) * 1_000_000);
     Ok(value_answer(&json!({ "data": { "total_credits": bought, "total_usage": used.charged } })))
 }

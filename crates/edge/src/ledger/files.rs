@@ -101,7 +101,7 @@ impl Export {
         for _ in 0..AT_ONCE {
             match self.tail.next()? {
                 Tailed::Record(record, until) => self.take(*record, until)?,
-                Tailed::Nothing(_) => {
+                Tailed::Nothing => {
                     if self.part.as_ref().is_some_and(|part| part.since.elapsed() >= self.config.rotate_every) {
                         self.finish()?;
                     }

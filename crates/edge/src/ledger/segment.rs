@@ -63,6 +63,22 @@ pub(crate) fn path(directory: &Path, number: u64) -> PathBuf {
     directory.join(format!("journal-{number:010}.tgj"))
 }
 
+/// The id of a journal: made once, and the same for as long as its directory lives.
+pub(crate) fn journal_id(directory: &Path) -> io::Result<String> {
+    let path = directory.join("id");
+    match std::fs::read_to_string(&path) {
+        Ok(text) if !text.trim().is_empty() => return Ok(text.trim().to_owned()),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let id = format!("{:032x}", fastrand::u128(..));
+    let new = directory.join("id.new");
+    std::fs::write(&new, format!("{id}\n"))?;
+    std::fs::rename(new, path)?;
+    Ok(id)
+}
+
 /// A new segment with its head; refuses to overwrite one.
 pub(crate) fn create(directory: &Path, number: u64) -> io::Result<File> {
     let mut file = OpenOptions::new().create_new(true).read(true).write(true).open(path(directory, number))?;

@@ -26,8 +26,8 @@ pub(crate) struct Tail {
 pub(crate) enum Tailed {
     /// A record; everything up to the position was read.
     Record(Box<GenerationRecord>, Position),
-    /// Nothing new; everything up to the position was read.
-    Nothing(Position),
+    /// Nothing new.
+    Nothing,
 }
 
 impl Tail {
@@ -42,11 +42,11 @@ impl Tail {
         loop {
             let written = self.progress.written();
             if self.reader.is_none() && !self.open(written)? {
-                return Ok(Tailed::Nothing(self.at));
+                return Ok(Tailed::Nothing);
             }
-            let Some(reader) = &mut self.reader else { return Ok(Tailed::Nothing(self.at)) };
+            let Some(reader) = &mut self.reader else { return Ok(Tailed::Nothing) };
             if reader.position.segment >= written.segment && reader.position.offset >= written.offset {
-                return Ok(Tailed::Nothing(self.at));
+                return Ok(Tailed::Nothing);
             }
             let item = reader.next()?;
             self.at = reader.position;
@@ -60,7 +60,7 @@ impl Tail {
                 }
                 Item::End | Item::Torn => {
                     // The newest segment is read up to what is known to be whole; to come here means a file that lies.
-                    return Ok(Tailed::Nothing(self.at));
+                    return Ok(Tailed::Nothing);
                 }
             }
         }

@@ -29,7 +29,7 @@ pub(super) async fn daily(reading: &Reading<'_>, caller: &Arc<Caller>) -> Result
         return Err(EdgeError::BadParameter { name: "api_key_hash", reason: "a key sees its own activity only" });
     }
     // `until` 0 would mean no end; no day before the second one of 1970 is asked for.
-    let rows = reading.shared.sums.days(&Filter { from, until: until.max(1), ..of_key(caller) }).await?;
+    let rows = reading.shared.sums.days(caller, &Filter { from, until: until.max(1), ..of_key(caller) }).await?;
     let mut rows = Row::grouped(rows, &[Facet::Model, Facet::Endpoint, Facet::Provider]);
     rows.reverse();
     Ok(value_answer(&json!({ "data": rows.iter().map(shown).collect::<Vec<Value>>() })))

@@ -92,9 +92,9 @@ impl Used {
         let sums = &reading.shared.sums;
         let since = |window| SumPeriod::day_of(Period::containing(now_ms * 1_000, window, 0).start / 1_000).number();
         let (day, week, month) = (since(Window::Day), since(Window::Week), since(Window::Month));
-        let rows = sums.days(&Filter { from: week.min(month), ..of_key(caller) }).await?;
+        let rows = sums.days(caller, &Filter { from: week.min(month), ..of_key(caller) }).await?;
         let from = |first: u32| Row::sum(rows.iter().filter(|row| row.period.number() >= first));
-        Ok(Self { total: sums.total(&of_key(caller)).await?, day: from(day), week: from(week), month: from(month) })
+        Ok(Self { total: sums.total(caller, &of_key(caller)).await?, day: from(day), week: from(week), month: from(month) })
     }
 }
 
