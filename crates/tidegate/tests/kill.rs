@@ -16,7 +16,7 @@ use tidegate_ledger::{Money, Rate};
 use tidegate_provider_sim::{Fault, Script, Sim, SimHandle, SimSpec};
 
 /// Far above what any step takes, so that only a hang reaches it.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 const KEY: &str = "tg_test_0123456789_key-of-the-kill-test";
 /// US dollars.
 const BUDGET: &str = "5";
@@ -79,21 +79,15 @@ impl Edge {
         json(&get(self.operations, "/usage?period=all", ""))["total"].clone()
     }
 
-    /// Waits until nothing was written to the journal for ten checkpoints: all that was delivered is noted.
-    fn until_noted(&self) {
-        let (mut written, mut since) = (self.metric("tidegate_ledger_written_bytes_total"), Instant::now());
-        let started = Instant::now();
-        while since.elapsed() < CHECKPOINT * 10 {
-            assert!(started.elapsed() < PATIENCE, "the journal is never quiet");
-            let now = self.metric("tidegate_ledger_written_bytes_total");
-            if now > written {
-                (written, since) = (now, Instant::now());
-            }
-        }
+    /// Waits until nobody holds a slot: what went before is settled.
+    fn until_free(&self) {
+        wait_for(|| {
+            let key = self.key();
+            let limits = key["tidegate"]["limits"].as_array()?;
+            limits.iter().any(|limit| limit["dimension"] == "concurrent" && limit["used"] == 0).then_some(())
+        });
     }
 }
-
-const CHECKPOINT: Duration = Duration::from_millis(10);
 
 fn get(address: SocketAddr, path: &str, key: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
@@ -175,18 +169,22 @@ fn killed_in_mid_stream(redis: Option<u16>) {
             assert_eq!(edge.metric("tidegate_ledger_recovered_total"), 1.0, "kill {kill}");
             agrees(&edge, &sim, requests, rate);
         }
-        // A whole answer, then one that the kill ends. The slot of the one before is free, or these would be refused.
+        // A whole answer, then one that the kill ends. There is one slot: what a kill leaves must not hold it.
+        edge.until_free();
         sim.push_script(script(None));
         let mut answer = String::new();
         ask(&edge, false).read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 200"), "kill {kill}: {answer}");
-        let words = random.u64(3..300);
-        sim.push_script(script(Some(Fault::Stall { after: usize::try_from(words).unwrap() })));
-        let before = sim.stats().tokens_delivered;
+        edge.until_free();
+        let events = random.u64(3..300);
+        sim.push_script(script(Some(Fault::Stall { after: usize::try_from(events).unwrap() })));
+        let before = sim.stats();
         let mut open = ask(&edge, true);
-        let delivered = wait_for(|| Some(sim.stats().tokens_delivered - before).filter(|delivered| *delivered + 2 >= words));
-        read_words(&mut open, delivered);
-        edge.until_noted();
+        // After so many events it sends no more.
+        let stalled = wait_for(|| Some(sim.stats()).filter(|now| now.events_sent - before.events_sent == events));
+        let words = stalled.tokens_delivered - before.tokens_delivered;
+        read_words(&mut open, words);
+        wait_for(|| (edge.metric("tidegate_ledger_noted_bytes") == (words * 4 - 1) as f64).then_some(()));
         edge.process.0.kill().unwrap();
         edge.process.0.wait().unwrap();
         requests += 2;

@@ -13,6 +13,8 @@ pub(crate) struct LedgerMetrics {
     pub(crate) written_bytes: IntCounter,
     pub(crate) fsync: Histogram,
     pub(crate) open: IntGauge,
+    /// What a crash now would find delivered.
+    pub(crate) noted: IntGauge,
     pub(crate) recovered: IntCounter,
     /// Records that a receiver did not get before the journal had to forget them.
     lost: IntCounterVec,
@@ -45,6 +47,9 @@ impl LedgerMetrics {
         registry.register(Box::new(fsync.clone()))?;
         let open = IntGauge::new("tidegate_ledger_open", "Requests that the journal knows to have begun and not ended.")?;
         registry.register(Box::new(open.clone()))?;
+        let help = "Bytes of answer that the journal has noted as delivered by requests that are still open.";
+        let noted = IntGauge::new("tidegate_ledger_noted_bytes", help)?;
+        registry.register(Box::new(noted.clone()))?;
         let counter = |name: &str, help: &str| -> prometheus::Result<IntCounter> {
             let counter = IntCounter::new(name, help)?;
             registry.register(Box::new(counter.clone()))?;
@@ -62,6 +67,7 @@ impl LedgerMetrics {
             written_bytes: counter("tidegate_ledger_written_bytes_total", "Bytes written to the journal.")?,
             fsync,
             open,
+            noted,
             recovered: counter("tidegate_ledger_recovered_total", "Requests that a crash had left open and a later start settled.")?,
             lost: labelled(
                 "tidegate_ledger_lost_total",

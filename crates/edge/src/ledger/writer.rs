@@ -231,6 +231,10 @@ impl Writer {
         self.add_up();
         self.metrics.open.set(i64::try_from(self.open.len()).unwrap_or(i64::MAX));
         self.write();
+        if self.buffer.is_empty() {
+            let noted: u64 = self.open.values().filter_map(|open| open.seen.as_ref()).map(|seen| seen.output_bytes).sum();
+            self.metrics.noted.set(i64::try_from(noted).unwrap_or(i64::MAX));
+        }
         if self.changed && self.summed.elapsed() >= SUMS_EVERY {
             self.write_sums();
         }
