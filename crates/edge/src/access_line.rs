@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tidegate_wire::Facts;
 
-use crate::generation::{Bill, End, Generation};
+use crate::bill::Bill;
+use crate::generation::{End, Generation};
 
 /// Appends the line of a generation, without its line end.
 pub(crate) fn generation(line: &mut Vec<u8>, generation: &Generation, end: End, facts: &Facts, bill: &Bill, elapsed: Duration) {

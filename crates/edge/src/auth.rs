@@ -4,6 +4,7 @@
 //! or steered, so looking it up in a hash map leaks nothing; a slow password hash would only be a self-made denial of service. An
 //! unknown key costs the same work as a known one. Failed checks are counted per address, and a guesser is told to wait.
 
+mod account;
 mod contact;
 mod cuts;
 mod keys;
@@ -11,8 +12,10 @@ mod limiter;
 mod policy;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::{HeaderMap, header};
 use secrecy::SecretString;
@@ -22,6 +25,10 @@ use tidegate_runtime::api_key::Digester;
 
 use crate::config::{Defaults, KeyConfig, KeyPolicy};
 use crate::hash;
+use crate::quota::NearEnd;
+use account::Own;
+pub(crate) use account::{Account, Membership, Owners};
+pub use account::{UnknownKey, limits_of};
 pub(crate) use contact::Contact;
 pub(crate) use cuts::Cuts;
 pub(crate) use keys::Keys;
@@ -55,6 +62,14 @@ pub(crate) struct Caller {
     pub(crate) disabled: bool,
     /// Manages other keys; cannot call models.
     pub(crate) management: bool,
+    /// Shared by the keys of one owner.
+    pub(crate) membership: Arc<Membership>,
+    /// See [`Caller::resolve`].
+    account: ArcSwapOption<Account>,
+    /// A spend budget is near its end, so that the most an answer can cost is held.
+    pub(crate) near_end: NearEnd,
+    /// When a request of this caller last ended whose settlement a remote store has to be told, microseconds.
+    pub(crate) ended_at: AtomicU64,
 }
 
 /// A secret, known by its digest.
@@ -109,6 +124,11 @@ impl Caller {
             _ => Policy::new(own, &defaults.preferences, Bytes::new()),
         };
         let name: Arc<str> = key.name.as_str().into();
+        let membership = Membership::of_config(key);
+        let membership = match previous {
+            Some(previous) if *previous.membership == membership => Arc::clone(&previous.membership),
+            _ => Arc::new(membership),
+        };
         Self {
             public_id: Arc::clone(&name),
             name,
@@ -120,6 +140,10 @@ impl Caller {
             revision: 0,
             disabled: key.disabled,
             management: false,
+            membership,
+            account: ArcSwapOption::empty(),
+            near_end: NearEnd::new(false),
+            ended_at: AtomicU64::new(0),
         }
     }
 
@@ -135,6 +159,10 @@ impl Caller {
             revision: 0,
             disabled: false,
             management: false,
+            membership: Arc::default(),
+            account: ArcSwapOption::empty(),
+            near_end: NearEnd::new(false),
+            ended_at: AtomicU64::new(0),
         }
     }
 
@@ -165,6 +193,10 @@ impl Caller {
             revision,
             disabled: key.disabled,
             management: key.role() == tidegate_proto::v1::KeyRole::Management,
+            membership: policies.membership(&key.organisation, &key.workspace),
+            account: ArcSwapOption::empty(),
+            near_end: NearEnd::new(false),
+            ended_at: AtomicU64::new(0),
         })
     }
 
@@ -185,6 +217,8 @@ impl Caller {
             expires_at: self.expires_at,
             role: role.into(),
             policy: self.policy.source.clone(),
+            organisation: self.membership.organisation.as_deref().unwrap_or_default().to_owned(),
+            workspace: self.membership.workspace.as_deref().unwrap_or_default().to_owned(),
             ..Key::default()
         }
     }
@@ -198,6 +232,10 @@ impl Caller {
             first: self.first.clone(),
             second: self.second.clone(),
             disabled: true,
+            membership: Arc::clone(&self.membership),
+            account: ArcSwapOption::empty(),
+            near_end: NearEnd::new(false),
+            ended_at: AtomicU64::new(0),
             ..*self
         }
     }
@@ -208,6 +246,38 @@ impl Caller {
 
     fn secret(&self, digest: &[u8; 32]) -> Option<&Secret> {
         self.secrets().find(|secret| secret.is(digest))
+    }
+
+    /// By which its use is recorded and counted: the id, which is unique where names need not be.
+    pub(crate) fn counted_as(&self) -> &Arc<str> {
+        if self.public_id.is_empty() { &self.name } else { &self.public_id }
+    }
+
+    /// The account under these owners: put together when they are new to this key, kept otherwise. A key of the agreed state whose owner
+    /// is not there, or whose limits cannot be counted, has an account without them, and a log line says so.
+    pub(crate) fn resolve(&self, owners: &Arc<Owners>) -> Arc<Account> {
+        if let Some(known) = self.account.load().as_ref().filter(|known| known.is_of(owners)) {
+            return Arc::clone(known);
+        }
+        let policy = &self.policy.own;
+        let own = Own { key: self.counted_as(), membership: &self.membership, limits: &policy.limits, on_store_down: policy.on_store_down };
+        let account = Account::of(&own, owners).unwrap_or_else(|error| {
+            tracing::warn!(key = %self.counted_as(), error, "this key is served without its organisation's limits");
+            Account::of(&Own { membership: &Membership::default(), ..own }, owners).unwrap_or_else(|_| Account::none(owners))
+        });
+        let account = Arc::new(account);
+        self.account.store(Some(Arc::clone(&account)));
+        account
+    }
+
+    /// The account as last put together.
+    pub(crate) fn account(&self) -> Arc<Account> {
+        self.account.load_full().unwrap_or_else(|| self.resolve(&Arc::default()))
+    }
+
+    /// What this key is asked and what it is answered may be stored.
+    pub(crate) fn stores_content(&self) -> bool {
+        self.policy.own.store_content
     }
 
     /// Holds for every request; requests can only tighten it.

@@ -10,7 +10,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
-use tidegate_ledger::PriceTable;
+use tidegate_ledger::{Fee, PriceTable, Retention};
+use tidegate_quota::{Limit, RedisOptions, StoreDown};
 use tidegate_routing::{DataPolicy, ModalitySet, Mode, ParameterSet, Preferences, Quantization, Settings, Tier};
 use tidegate_wire::ProviderInfo;
 
@@ -35,6 +36,10 @@ pub struct EdgeConfig {
     pub generations_ttl: Duration,
     /// The control plane to follow; `None` for an edge that is configured by a file alone.
     pub control: Option<ControlLinkConfig>,
+    /// Records and sums of generations.
+    pub ledger: LedgerConfig,
+    /// Where use is counted against limits.
+    pub quota: QuotaConfig,
 }
 
 /// How an edge follows the control plane.
@@ -77,6 +82,95 @@ impl ControlLinkConfig {
             key_grace: Duration::from_secs(24 * 3600),
             max_boot_staleness: Duration::from_secs(7 * 24 * 3600),
             bake: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Where use is counted against limits.
+#[derive(Debug, Clone, Default)]
+pub struct QuotaConfig {
+    /// The counters.
+    pub store: StoreConfig,
+}
+
+impl QuotaConfig {
+    /// Whether the edges of a region count together.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        match self.store {
+            StoreConfig::Memory => false,
+            StoreConfig::Redis(_) => true,
+        }
+    }
+}
+
+/// The counters.
+#[derive(Debug, Clone, Default)]
+pub enum StoreConfig {
+    /// In this process: exact for one edge. After a restart budgets continue from the ledger's sums; rates begin anew.
+    #[default]
+    Memory,
+    /// In Redis or Valkey, shared by the edges of a region.
+    Redis(Box<RedisOptions>),
+}
+
+/// Records and sums of generations. A later start continues where an earlier one ended when both have the same directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LedgerConfig {
+    /// Where the journal and the file of sums are; `None` keeps sums in memory only, until the process ends.
+    pub directory: Option<PathBuf>,
+    /// Size at which a new segment is begun, bytes.
+    pub segment_bytes: u64,
+    /// Segments older than this are removed, once everything that reads them has.
+    pub keep: Duration,
+    /// Oldest segments are removed beyond this, whoever has not read them, bytes.
+    pub keep_bytes: u64,
+    /// The journal is made safe against power loss this often, while something is written. A crash of the process alone loses nothing that
+    /// was written.
+    pub fsync_every: Duration,
+    /// And after this many bytes.
+    pub fsync_bytes: u64,
+    /// How often what open streams have delivered is noted: the most that a crash leaves uncharged.
+    pub checkpoint: Duration,
+    /// How long sums are kept.
+    pub retention: Retention,
+    /// Files of records for a warehouse; needs a directory.
+    pub export: Option<ExportConfig>,
+    /// Where prompts and answers of keys that opted in go; `None` stores nothing for anybody.
+    pub content: Option<ContentConfig>,
+}
+
+/// Files of records, one JSON object per line, compressed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExportConfig {
+    /// Where finished files appear.
+    pub directory: PathBuf,
+    /// A file is finished when it holds this many bytes before compression.
+    pub rotate_bytes: u64,
+    /// And when it is this old.
+    pub rotate_every: Duration,
+}
+
+/// Files of prompts and answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContentConfig {
+    /// Where they are written, one file per key and day, readable by the owner of the process only.
+    pub directory: PathBuf,
+}
+
+impl Default for LedgerConfig {
+    fn default() -> Self {
+        Self {
+            directory: None,
+            segment_bytes: 64 << 20,
+            keep: Duration::from_secs(7 * 24 * 3600),
+            keep_bytes: 4 << 30,
+            fsync_every: Duration::from_secs(1),
+            fsync_bytes: 1 << 20,
+            checkpoint: Duration::from_millis(250),
+            retention: Retention::default(),
+            export: None,
+            content: None,
         }
     }
 }
@@ -227,6 +321,10 @@ pub struct MeshConfig {
     pub models: Vec<ModelConfig>,
     /// Which provider serves which model, and for how much.
     pub endpoints: Vec<EndpointConfig>,
+    /// Who pays for keys.
+    pub organisations: Vec<OrganisationConfig>,
+    /// Parts of organisations.
+    pub workspaces: Vec<WorkspaceConfig>,
     /// Who may call.
     pub keys: Vec<KeyConfig>,
     /// Key of the digest function (BLAKE3 keyed mode); `None` uses plain BLAKE3.
@@ -286,6 +384,8 @@ pub struct CredentialConfig {
     pub weight: u32,
     /// The secret itself; `None` sends no authentication.
     pub secret: Option<SecretString>,
+    /// The account belongs to the callers: its provider bills them, and they are charged the fee for own keys only.
+    pub own_key: bool,
 }
 
 /// One model that callers can name.
@@ -377,6 +477,79 @@ pub struct KeyConfig {
     pub hedge: bool,
     /// Show the provider's own error body in `error.metadata.raw`.
     pub raw_errors: bool,
+    /// Who pays; the workspace's organisation when absent.
+    pub organisation: Option<String>,
+    /// Part of an organisation.
+    pub workspace: Option<String>,
+    /// Limits of this key; those of its workspace and organisation hold too.
+    pub limits: Vec<Limit>,
+    /// What it may do while its use cannot be counted.
+    pub on_store_down: StoreDown,
+    /// Prompts and answers are stored, where a place for them is configured.
+    pub store_content: bool,
+}
+
+impl KeyConfig {
+    /// A key that may do everything, without limits.
+    #[must_use]
+    pub fn new(name: impl Into<String>, digest: [u8; 32]) -> Self {
+        Self {
+            name: name.into(),
+            digest,
+            disabled: false,
+            expires_at: None,
+            allowed_models: Vec::new(),
+            preferences: Preferences::default(),
+            mode: None,
+            hedge: false,
+            raw_errors: false,
+            organisation: None,
+            workspace: None,
+            limits: Vec::new(),
+            on_store_down: StoreDown::default(),
+            store_content: false,
+        }
+    }
+}
+
+/// Who pays for keys.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OrganisationConfig {
+    /// Name in records and limits.
+    pub name: String,
+    /// What it pays on top of what answers cost.
+    pub fee: Fee,
+    /// Limits that all its keys share.
+    pub limits: Vec<Limit>,
+    /// All credits that it ever bought, micro-dollars, when it pays before it spends. Stands among `limits` as a prepaid total too.
+    pub credits: Option<u64>,
+}
+
+impl OrganisationConfig {
+    /// An organisation without limits and fees.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), fee: Fee::default(), limits: Vec::new(), credits: None }
+    }
+}
+
+/// A part of an organisation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkspaceConfig {
+    /// Name in records and limits; unique over all organisations.
+    pub name: String,
+    /// Whose part it is.
+    pub organisation: String,
+    /// Limits that all its keys share.
+    pub limits: Vec<Limit>,
+}
+
+impl WorkspaceConfig {
+    /// A workspace without limits.
+    #[must_use]
+    pub fn new(name: impl Into<String>, organisation: impl Into<String>) -> Self {
+        Self { name: name.into(), organisation: organisation.into(), limits: Vec::new() }
+    }
 }
 
 /// What a key may do besides being valid: the part that many keys have in common.
@@ -392,6 +565,12 @@ pub struct KeyPolicy {
     pub hedge: bool,
     /// Show the provider's own error body in `error.metadata.raw`.
     pub raw_errors: bool,
+    /// Limits of the key itself; those of its workspace and organisation hold too.
+    pub limits: Vec<Limit>,
+    /// What it may do while its use cannot be counted.
+    pub on_store_down: StoreDown,
+    /// Prompts and answers are stored, where a place for them is configured.
+    pub store_content: bool,
     /// How long the key is served without word from the control plane; `None` leaves it to [`ControlLinkConfig::key_grace`].
     pub grace: Option<Duration>,
 }
@@ -406,6 +585,9 @@ impl KeyPolicy {
             mode: key.mode,
             hedge: key.hedge,
             raw_errors: key.raw_errors,
+            limits: key.limits.clone(),
+            on_store_down: key.on_store_down,
+            store_content: key.store_content,
             grace: None,
         }
     }

@@ -18,8 +18,8 @@ use std::sync::Arc;
 use tidegate_proto::{Problem, ResourceMap};
 use tidegate_runtime::mesh::Dial;
 
-use crate::config::{Defaults, MeshConfig};
 pub use crate::auth::ReadPolicy;
+use crate::config::{Defaults, MeshConfig};
 pub(crate) use follow::{Link, Place};
 pub use replica::{Divergence, Replica, Taken};
 
@@ -48,6 +48,8 @@ pub fn nothing() -> MeshConfig {
         endpoints: Vec::new(),
         keys: Vec::new(),
         keys_pepper: None,
+        organisations: Vec::new(),
+        workspaces: Vec::new(),
         presets: Vec::new(),
         defaults: Defaults::default(),
         settings: tidegate_routing::Settings::default(),

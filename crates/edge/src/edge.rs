@@ -7,24 +7,31 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use thiserror::Error;
+use tidegate_quota::{Gate, GateError, GateOptions, StoreError, SystemClock};
 use tidegate_runtime::listen::{self, BindError, ListenOptions};
 use tidegate_runtime::ops::{BuildInfo, Condition, Operations, OpsResponse, OpsRoute, OpsServer, Readiness};
 use tidegate_runtime::telemetry::Telemetry;
 use tidegate_runtime::tls::{CertificateFiles, CertificateStore, Reloader, ServerTlsOptions, TlsError, TlsVersion, server_config};
 use tidegate_runtime::{Clock, Shutdown, Tasks};
+use tokio::sync::Notify;
 
 use crate::access_log::AccessLog;
 use crate::affinity::AffinityTable;
 use crate::auth::{Contact, Cuts, FailureLimiter, Keys};
+use crate::config::{EdgeConfig, ListenerConfig, MeshConfig, StoreConfig};
+use crate::content::ContentSink;
 use crate::control_link::{ControlServices, Link, Place};
-use crate::config::{EdgeConfig, ListenerConfig, MeshConfig};
 use crate::gauges::EndpointGauges;
 use crate::generations::Generations;
+use crate::ledger::region::RegionLedger;
+use crate::ledger::{Ledger, LedgerMetrics, Unfinished};
 use crate::listener::{Connections, Listener};
 use crate::memory::MemoryWatch;
 use crate::metrics::Metrics;
+use crate::quota::{self, QuotaMetrics, Quotas};
 use crate::shared::Shared;
 use crate::state::{RoutingState, StateProblem};
+use crate::sums::SumsView;
 use crate::worker::{Threads, Workers};
 use crate::{explain, openapi};
 
@@ -45,6 +52,10 @@ pub struct Edge {
     stop: Shutdown,
     /// The operations port and other things that outlive the last request.
     background: Tasks,
+    /// Settles with a remote store; ends after the ledger has passed everything on.
+    settling: Tasks,
+    /// Passes the journal on to the region.
+    passing_on: Tasks,
     registry: prometheus::Registry,
 }
 
@@ -77,7 +88,13 @@ pub enum StartError {
     /// A metric is registered twice.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
-    /// A thread, or the access log.
+    /// The quotas cannot be set up.
+    #[error(transparent)]
+    Quota(#[from] GateError),
+    /// The store of counters is not understood.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A thread, the ledger, or the access log.
     #[error("{0}")]
     Io(#[from] std::io::Error),
 }
@@ -102,7 +119,13 @@ pub struct Services {
 
 impl Default for Services {
     fn default() -> Self {
-        Self { registry: prometheus::Registry::new(), telemetry: Telemetry::off(), routes: Vec::new(), clock: Clock::start(), control: None }
+        Self {
+            registry: prometheus::Registry::new(),
+            telemetry: Telemetry::off(),
+            routes: Vec::new(),
+            clock: Clock::start(),
+            control: None,
+        }
     }
 }
 
@@ -129,7 +152,50 @@ impl Edge {
             listeners: listeners.iter().map(|listener| (listener.name.to_string(), listener.address)).collect(),
             operations: operations.as_ref().map(OpsServer::local_addr),
         };
+        let (store, remote) = quota::open(&config.quota)?;
+        let (gate, gate_worker) = Gate::new(store, Arc::new(SystemClock), GateOptions { slices: remote }, &registry)?;
+        let quotas = Arc::new(Quotas::new(Arc::clone(&gate), remote, QuotaMetrics::register(&registry)?));
+        let ledger_metrics = LedgerMetrics::register(&registry)?;
+        let (ledger, unfinished) = {
+            let config = config.ledger.clone();
+            let gate = Arc::clone(&gate);
+            tokio::task::spawn_blocking(move || Ledger::start(&config, clock, ledger_metrics, gate))
+                .await
+                .map_err(|error| std::io::Error::other(format!("reading the journal: {error}")))??
+        };
+        let ledger = Arc::new(ledger);
+        let keys = Keys::of_config(&state.config.keys, state.config.keys_pepper.as_ref(), &state.config.defaults);
+        quota::restore(gate.store().as_ref(), &keys, &state.owners, &ledger.rollups_shared(), clock.unix_micros()).await;
+        let (settling, passing_on) = (Tasks::new(), Tasks::new());
+        // Ends with the edge, after it has told the store what is queued.
+        let stopped = settling.shutdown().clone();
+        settling.spawn("quota", async move { gate_worker.run(stopped.requested()).await });
+        if remote {
+            // The counters of a store in this process are new; what an earlier process left is in the sums from which they were restored.
+            settling.spawn("settle-unfinished", settle_unfinished(gate, unfinished));
+        }
+        let sums = match &config.quota.store {
+            StoreConfig::Redis(options) => {
+                let region = Arc::new(RegionLedger::new(options, &config.region)?);
+                match ledger.region_export(Arc::clone(&region), &config.ledger, config.generations_ttl)? {
+                    // Ends with the edge, after the journal's end was passed on.
+                    Some(export) => {
+                        passing_on.spawn("region-ledger", export.run(passing_on.shutdown().clone()));
+                        SumsView::Region(region)
+                    }
+                    None => {
+                        tracing::warn!("without `ledger.directory` nothing reaches the region's ledger: this edge answers for itself only");
+                        SumsView::Local(Arc::clone(&ledger))
+                    }
+                }
+            }
+            StoreConfig::Memory => SumsView::Local(Arc::clone(&ledger)),
+        };
         let shared = Arc::new(Shared {
+            sums,
+            ledger,
+            quotas,
+            content: ContentSink::open(config.ledger.content.as_ref(), metrics.content_dropped.clone())?,
             access_log: AccessLog::open(&config.access_log, metrics.access_log_dropped.clone())?,
             generations: Generations::new(config.generations_kept, config.generations_ttl),
             affinity: AffinityTable::new(),
@@ -140,7 +206,8 @@ impl Edge {
             region: config.region.as_str().into(),
             nothing: "".into(),
             openapi: openapi::document().to_string().into(),
-            keys: ArcSwap::from_pointee(Keys::of_config(&state.config.keys, state.config.keys_pepper.as_ref(), &state.config.defaults)),
+            keys: ArcSwap::from_pointee(keys),
+            limits_changed: Notify::new(),
             contact: following.as_ref().map_or_else(Contact::own_authority, |(link, _)| Contact::following(link.key_grace)),
             routed: following.as_ref().map_or_else(Contact::own_authority, |(link, _)| Contact::following(link.key_grace)),
             cuts: Cuts::default(),
@@ -164,6 +231,7 @@ impl Edge {
             let link = Link::start(place, link, services);
             background.spawn("control-link", link.run(background.shutdown().clone()));
         }
+        background.spawn("spent", tell_spent(Arc::clone(&shared), background.shutdown().clone()));
         let accepting = Tasks::new();
         for listener in listeners {
             let serving = listener.run(Arc::clone(&shared), Arc::clone(&workers), accepting.shutdown().clone());
@@ -174,9 +242,25 @@ impl Edge {
         if let Some(operations) = operations {
             let mut routes = routes;
             routes.push(explain_route(&shared));
+            routes.push(crate::usage::route(&shared));
             operations.serve(Operations { registry: registry.clone(), readiness: readiness.clone(), routes }, &background);
         }
-        Ok(Self { shared, workers, threads, bound, certificates, readiness, ready, accepting, draining, stop, background, registry })
+        Ok(Self {
+            shared,
+            workers,
+            threads,
+            bound,
+            certificates,
+            readiness,
+            ready,
+            accepting,
+            draining,
+            stop,
+            background,
+            settling,
+            passing_on,
+            registry,
+        })
     }
 
     /// Addresses that were taken.
@@ -217,6 +301,7 @@ impl Edge {
         let keys = Keys::of_config(&state.config.keys, state.config.keys_pepper.as_ref(), &state.config.defaults);
         self.shared.state.store(Arc::new(state));
         self.shared.keys.store(Arc::new(keys));
+        self.shared.limits_changed.notify_one();
         self.shared.metrics.state_revision.with_label_values(&["snapshot"]).set(revision);
         Ok(())
     }
@@ -250,14 +335,37 @@ impl Edge {
         let joined = tokio::task::spawn_blocking(move || {
             threads.join();
             shared.access_log.close();
+            shared.content.close();
+            shared.ledger.close();
         });
         if let Err(error) = joined.await {
             tracing::error!(%error, "the workers did not end");
+        }
+        if let Err(unfinished) = self.passing_on.close(LAST_RECORDS).await {
+            tracing::warn!(%unfinished, "the last records did not reach the region's ledger; the next start passes them on");
+        }
+        if let Err(unfinished) = self.settling.close(LAST_SETTLEMENTS).await {
+            tracing::warn!(%unfinished, "the last settlements did not reach the store of counters; the next start repeats them");
         }
         if let Err(unfinished) = self.background.close(CLOSE_LISTENERS).await {
             tracing::debug!(%unfinished, "operations connections were cut off");
         }
         cut
+    }
+}
+
+/// New limits begin with what their keys have spent already. Ends with the edge.
+async fn tell_spent(shared: Arc<Shared>, stopped: Shutdown) {
+    loop {
+        // Both only wait.
+        tokio::select! {
+            biased;
+            () = stopped.requested() => return,
+            () = shared.limits_changed.notified() => {}
+        }
+        let (keys, state) = (shared.keys.load_full(), shared.state.load_full());
+        let now = shared.clock.unix_micros();
+        quota::restore(shared.quotas.gate().store().as_ref(), &keys, &state.owners, &shared.ledger.rollups_shared(), now).await;
     }
 }
 
@@ -299,6 +407,21 @@ fn explain_route(shared: &Arc<Shared>) -> OpsRoute {
     })
 }
 
+/// Settles what an earlier process left with the store that outlived it; again until the store answers, or the reservations are gone.
+async fn settle_unfinished(gate: Arc<Gate>, unfinished: Unfinished) {
+    for settlement in unfinished.settlements() {
+        let mut tries = 0;
+        while let Err(error) = gate.settle_journalled(&settlement).await {
+            tries += 1;
+            if tries == UNFINISHED_TRIES {
+                tracing::warn!(%error, "what an earlier process held was left to expire as consumed");
+                return;
+            }
+            tokio::time::sleep(UNFINISHED_PAUSE).await;
+        }
+    }
+}
+
 const BUILD: BuildInfo = BuildInfo {
     version: env!("CARGO_PKG_VERSION"),
     commit: match option_env!("TIDEGATE_COMMIT") {
@@ -307,6 +430,13 @@ const BUILD: BuildInfo = BuildInfo {
     },
     rustc: "unknown",
 };
+/// Ten minutes, after which the reservations have expired.
+const UNFINISHED_TRIES: u32 = 300;
+const UNFINISHED_PAUSE: Duration = Duration::from_secs(2);
+/// A region's ledger that is there takes what is left in a moment.
+const LAST_RECORDS: Duration = Duration::from_secs(3);
+/// The worker of the quotas gives itself five seconds.
+const LAST_SETTLEMENTS: Duration = Duration::from_secs(6);
 /// Closing a listener waits for nothing but the scheduler.
 const CLOSE_LISTENERS: Duration = Duration::from_secs(2);
 /// How often draining looks whether it is done.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
+use tidegate_quota::RefusalKind;
 use tidegate_routing::{AttemptEnd, BlockReason, Next, NoRoute, Reason, Timestamp};
 use tidegate_wire::{Availability, ErrorBody, ErrorType, Failure, FailureKind, PreviousError, RequestError};
 
@@ -15,6 +16,7 @@ use crate::attempt::AttemptFailure;
 use crate::auth::{AuthFailure, WINDOW};
 use crate::body::EdgeBody;
 use crate::generation::Generation;
+use crate::quota::{LimitHeaders, Refused};
 
 /// Why a request was not answered as asked.
 #[derive(Debug)]
@@ -68,6 +70,10 @@ pub(crate) enum EdgeError {
     BadPreferences {
         reason: String,
     },
+    /// A limit of the caller refuses, or its use cannot be counted.
+    Quota(Box<Refused>),
+    /// The ledger's sums cannot be read at the moment.
+    SumsUnavailable,
     /// Nothing may serve the request.
     NoRoute {
         why: Box<NoRoute>,
@@ -82,6 +88,10 @@ pub(crate) enum EdgeError {
     },
     MissingParameter {
         name: &'static str,
+    },
+    BadParameter {
+        name: &'static str,
+        reason: &'static str,
     },
 }
 
@@ -158,6 +168,11 @@ pub(crate) struct Fault {
     metadata_field: &'static str,
     /// The retry budget ended the attempts.
     budget: bool,
+    reason: Option<&'static str>,
+    limit_source: Option<&'static str>,
+    remedy: Option<&'static str>,
+    /// About the limit that refused.
+    limit_headers: LimitHeaders,
 }
 
 impl Fault {
@@ -204,6 +219,9 @@ impl Fault {
             retry_after: self.retry_after,
             router_metadata: self.metadata.as_deref(),
             metadata_field: self.metadata_field,
+            reason: self.reason,
+            limit_source: self.limit_source,
+            remedy_hint: self.remedy,
             ..ErrorBody::default()
         })
     }
@@ -216,7 +234,12 @@ impl Fault {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         match self.retry_after {
             Some(wait) => {
-                let wait = wait.min(LONGEST_WAIT);
+                // A limit's own time is told as it is; nobody should block for as long as a budget lasts.
+                let ours = self.limit_source.is_some();
+                if ours && wait > LONGEST_WAIT {
+                    headers.insert(HeaderName::from_static("x-should-retry"), HeaderValue::from_static("false"));
+                }
+                let wait = if ours { wait } else { wait.min(LONGEST_WAIT) };
                 let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
                 headers.insert(RETRY_AFTER, HeaderValue::from(millis.div_ceil(1000)));
                 headers.insert(HeaderName::from_static("retry-after-ms"), HeaderValue::from(millis));
@@ -226,6 +249,7 @@ impl Fault {
                 headers.insert(HeaderName::from_static("x-should-retry"), HeaderValue::from_static("false"));
             }
         }
+        headers.extend(self.limit_headers);
         if let Some(allow) = self.allow {
             headers.insert(http::header::ALLOW, HeaderValue::from_static(allow));
         }
@@ -339,6 +363,11 @@ impl EdgeError {
             Self::BadPreferences { reason } => {
                 Fault { param: Some("provider".to_owned()), ..Fault::of(ErrorType::InvalidRequest, format!("`provider`: {reason}.")) }
             }
+            Self::Quota(refused) => quota(refused),
+            Self::SumsUnavailable => Fault {
+                retry_after: Some(SUMS_WAIT),
+                ..Fault::of(ErrorType::ProviderOverloaded, "What was used cannot be read at the moment. Try again shortly.")
+            },
             Self::NoRoute { why, models, metadata } => {
                 let fault = no_route(why, models);
                 match metadata {
@@ -349,13 +378,36 @@ impl EdgeError {
             Self::Attempts(attempts) => attempts.fault(raw),
             Self::UnknownGeneration { id } => Fault::of(
                 ErrorType::NotFound,
-                format!("There is no generation `{id}` here. Records are kept for a limited time on the edge that served them."),
+                format!(
+                    "There is no generation `{id}` here. Records are kept for a limited time, on the edge that served them or in its region."
+                ),
             ),
             Self::MissingParameter { name } => Fault {
                 param: Some((*name).to_owned()),
                 ..Fault::of(ErrorType::InvalidRequest, format!("The query parameter `{name}` is missing."))
             },
+            Self::BadParameter { name, reason } => Fault {
+                param: Some((*name).to_owned()),
+                ..Fault::of(ErrorType::InvalidRequest, format!("The query parameter `{name}` cannot be used: {reason}."))
+            },
         }
+    }
+}
+
+fn quota(refused: &Refused) -> Fault {
+    let told = refused.told();
+    let error_type = match refused.refusal.kind {
+        RefusalKind::Funds => ErrorType::PaymentRequired,
+        RefusalKind::Rate => ErrorType::RateLimitExceeded,
+        RefusalKind::Unavailable => ErrorType::ProviderOverloaded,
+    };
+    Fault {
+        retry_after: refused.refusal.retry_after,
+        reason: Some(told.reason),
+        limit_source: Some(told.limit_source),
+        remedy: Some(told.remedy),
+        limit_headers: refused.headers(),
+        ..Fault::of(error_type, told.message)
     }
 }
 
@@ -482,5 +534,7 @@ fn broken_type(failure: &Failure) -> ErrorType {
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// An edge that lost the control plane tries to find it again every few seconds.
 const UNDECIDED_WAIT: Duration = Duration::from_secs(5);
+/// The store of sums is usually back by then.
+const SUMS_WAIT: Duration = Duration::from_secs(2);
 /// Where the vocabulary is explained.
 const DOCS: &str = crate::handler::ERRORS_PATH;

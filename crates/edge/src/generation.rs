@@ -4,19 +4,24 @@
 //! the attempt in progress is reported to health, the cost is computed, one line is logged and one record kept. Nothing here waits.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
-use tidegate_ledger::{Charge, Ending, Money, Usage, charge_for};
+use tidegate_ledger::{Ending, Usage};
 use tidegate_routing::{AttemptEnd, AttemptPlan, Decision, Next, Outcome, Plan, RateHint, Timestamp};
 use tidegate_wire::{Facts, Stamp};
 
 use crate::access_line;
 use crate::admission::Admitted;
 use crate::auth::Caller;
+use crate::bill::{Bill, Delivered};
+use crate::content::Captured;
 use crate::context::RequestContext;
 use crate::generations::past::Past;
+use crate::ledger::{Closing, Ledger, Live, Note, Opening};
+use crate::quota::Held;
 use crate::shared::Shared;
 use crate::state::{RoutingState, Target};
 use crate::trace::{self, RequestTrace};
@@ -41,6 +46,12 @@ pub(crate) struct Generation {
     /// Bodies that were sent upstream, for callers who debug their requests; empty unless asked for.
     echoes: Vec<Bytes>,
     settled: bool,
+    /// What the caller's limits hold for it.
+    held: Held,
+    /// How far the answer has come, for the journal.
+    live: Arc<Live>,
+    /// The request and its answer, where the key opted in to have them stored.
+    captured: Option<Box<Captured>>,
     /// When the caller stops waiting.
     pub(crate) deadline: Timestamp,
     pub(crate) trace: RequestTrace,
@@ -115,16 +126,6 @@ pub(crate) struct End {
     pub(crate) error_type: &'static str,
 }
 
-/// What an answer cost.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Bill {
-    pub(crate) usage: Usage,
-    pub(crate) charge: Charge,
-    /// What the provider says that it charges, where it says so; else the list price.
-    pub(crate) upstream: Money,
-    pub(crate) estimated: bool,
-}
-
 /// What a generation is made of.
 pub(crate) struct Parts {
     pub(crate) shared: Arc<Shared>,
@@ -141,6 +142,8 @@ pub(crate) struct Parts {
     pub(crate) deadline: Timestamp,
     pub(crate) trace: RequestTrace,
     pub(crate) admitted: Admitted,
+    pub(crate) held: Held,
+    pub(crate) captured: Option<Box<Captured>>,
 }
 
 impl Generation {
@@ -159,11 +162,25 @@ impl Generation {
             deadline,
             trace,
             admitted,
+            held,
+            captured,
         } = parts;
+        let context = Arc::new(context);
+        let live = Arc::new(Live::default());
+        let opening = Opening {
+            state: Arc::clone(&state),
+            context: Arc::clone(&context),
+            caller: Arc::clone(&caller),
+            live: Arc::clone(&live),
+            prompt_tokens,
+            reservation: held.to_remember(),
+        };
+        // Lost when the journal has no room, which it counts.
+        let _ = shared.ledger.note(Note::Begun(Box::new(opening)));
         Self {
             shared,
             state,
-            context: Arc::new(context),
+            context,
             caller,
             plan: Some(plan),
             conversation,
@@ -175,6 +192,9 @@ impl Generation {
             times: Times { received, complete, sent: None, answered: None, committed: None },
             echoes: Vec::new(),
             settled: false,
+            held,
+            live,
+            captured,
             deadline,
             trace,
             _admitted: admitted,
@@ -193,6 +213,7 @@ impl Generation {
             if let Some(last) = self.attempts.last() {
                 self.shared.metrics.retry(last.end.label());
             }
+            self.live.serving(plan.endpoint, plan.credential);
             self.current = Some(Current { plan: *plan, sent: now, first_token: None, trace: self.trace.attempt() });
         }
         Some(next)
@@ -294,6 +315,14 @@ impl Generation {
         self.times.committed = Some(self.now());
     }
 
+    /// So much of the answer was handed over.
+    pub(crate) fn delivered(&mut self, facts: &Facts, bytes: &[u8]) {
+        self.live.delivered(facts);
+        if let Some(captured) = &mut self.captured {
+            captured.answer(bytes);
+        }
+    }
+
     /// Reports the attempt in progress to health and metrics; then the one that waited beside it is in progress. Does nothing when there
     /// is none.
     pub(crate) fn end_attempt(&mut self, end: AttemptEnd, details: AttemptDetails) {
@@ -324,28 +353,12 @@ impl Generation {
         });
     }
 
-    /// What the answer costs. A provider that reports no usage is billed by what went over the wire.
+    /// What the answer costs, and what the caller is charged.
     pub(crate) fn bill(&self, ending: Ending, facts: &Facts) -> Bill {
-        let (usage, estimated) = match &facts.usage {
-            Some(usage) => (ledger_usage(usage), false),
-            None => (self.estimated_usage(facts), true),
-        };
-        let Some(target) = self.target() else { return Bill { usage, charge: Charge::default(), upstream: Money::ZERO, estimated } };
-        let finish = facts.finish_reason.map(|reason| reason.as_str());
-        let charge = charge_for(ending, finish, &usage, &target.prices, self.shared.clock.utc_hhmm());
-        let upstream = facts.upstream_cost.as_deref().and_then(|cost| Money::parse_usd(cost).ok()).unwrap_or(charge.total);
-        Bill { usage, charge, upstream, estimated }
-    }
-
-    fn estimated_usage(&self, facts: &Facts) -> Usage {
-        if !facts.content_seen {
-            return Usage::default();
-        }
-        Usage {
-            prompt_tokens: u64::from(self.uncached_prompt),
-            completion_tokens: facts.output_bytes.div_ceil(BYTES_PER_TOKEN),
-            ..Usage::default()
-        }
+        let serving = self.current.as_ref().map(|current| &current.plan).or_else(|| self.attempts.last().map(|note| &note.plan));
+        let own_key = serving.is_some_and(|plan| self.state.is_own_key(plan.credential));
+        let delivered = Delivered::of(facts, self.uncached_prompt);
+        Bill::of(ending, &delivered, self.target(), own_key, self.caller.account().fee, self.shared.clock.utc_hhmm())
     }
 
     /// Ends the generation: the one place where a request is accounted for. Later calls do nothing.
@@ -363,7 +376,7 @@ impl Generation {
         }
         trace::export(self, end, facts, bill, elapsed);
         let Some(decision) = self.plan.take().map(Plan::into_decision) else { return };
-        let past = Past {
+        let past = Arc::new(Past {
             state: Arc::clone(&self.state),
             context: Arc::clone(&self.context),
             caller: Arc::clone(&self.caller),
@@ -374,8 +387,37 @@ impl Generation {
             facts: facts.clone(),
             bill: *bill,
             decision,
+        });
+        self.shared.generations.keep(&self.context.id, now, Arc::clone(&past));
+        if bill.usage.completion_tokens > 0 {
+            self.shared.quotas.answered(self.caller.salt, self.context.model, bill.usage.completion_tokens);
+        }
+        if let Some(captured) = self.captured.take() {
+            self.shared.content.store(*captured, &past);
+        }
+        self.close(past, bill);
+    }
+
+    /// Settles what is held, and leaves the record to the journal. A remote store is told once the record is written; when the journal has
+    /// no room, it is told without.
+    fn close(&mut self, past: Arc<Past>, bill: &Bill) {
+        let used = tidegate_quota::Usage {
+            requests: 1,
+            input_tokens: bill.usage.prompt_tokens,
+            output_tokens: bill.usage.completion_tokens,
+            micro_dollars: crate::quota::micro_dollars(bill.toll.charged),
+            free: self.held.reservation().is_some_and(crate::quota::was_free),
         };
-        self.shared.generations.keep(&self.context.id, now, past);
+        let owed = self.held.settle(used);
+        if owed.is_some() {
+            self.caller.ended_at.store(self.shared.clock.unix_micros(), Ordering::Relaxed);
+        }
+        let ledger: &Ledger = &self.shared.ledger;
+        if let Err(Note::Ended(closing)) = ledger.note(Note::Ended(Box::new(Closing { past, owed })))
+            && let Some(owed) = closing.owed
+        {
+            self.held.settle_anyway(owed);
+        }
     }
 
     pub(crate) fn times(&self) -> &Times {
@@ -438,19 +480,3 @@ impl Drop for Generation {
         self.settle(End { ending: Ending::Cancelled, status: 499, error_type: "cancelled" }, &facts, &bill);
     }
 }
-
-fn ledger_usage(usage: &tidegate_wire::Usage) -> Usage {
-    Usage {
-        prompt_tokens: usage.prompt_tokens,
-        cached_tokens: usage.cached_tokens,
-        cache_write_tokens: usage.cache_write_tokens,
-        cache_write_1h_tokens: usage.cache_write_1h_tokens,
-        completion_tokens: usage.completion_tokens,
-        reasoning_tokens: usage.reasoning_tokens,
-        image_count: usage.image_count,
-        audio_tokens: usage.audio_tokens,
-    }
-}
-
-/// Bytes of output per token where the provider does not count: English text at the usual tokenizers.
-const BYTES_PER_TOKEN: u64 = 4;

@@ -48,9 +48,9 @@ impl Generations {
     }
 
     /// Keeps a finished generation in place of an older one.
-    pub(crate) fn keep(&self, id: &Arc<str>, now: Timestamp, past: Past) {
+    pub(crate) fn keep(&self, id: &Arc<str>, now: Timestamp, past: Arc<Past>) {
         let Some(slot) = self.slot(id) else { return };
-        let kept = Box::new(Kept { id: Arc::clone(id), at: now, past: Arc::new(past) });
+        let kept = Box::new(Kept { id: Arc::clone(id), at: now, past });
         let older = self.slots[slot].lock().replace(kept);
         drop(older);
     }

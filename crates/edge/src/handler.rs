@@ -3,10 +3,9 @@
 //! One table holds every route; `GET /openapi.json` is generated from the same table, so a route cannot exist without being described.
 //! Unknown query parameters and headers are ignored, as real clients send many.
 
+mod account;
 mod catalogue;
 mod endpoints;
-mod generation;
-mod key;
 mod providers;
 
 use std::sync::Arc;
@@ -16,6 +15,8 @@ use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL, CONTENT_TY
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde_json::Value;
+
+use account::Account;
 
 use crate::auth::{AuthFailure, Caller};
 use crate::body::EdgeBody;
@@ -40,6 +41,7 @@ pub(crate) struct Route {
 #[derive(Clone, Copy)]
 enum Action {
     Chat,
+    Account(Account),
     Read(fn(&Reading<'_>) -> Result<Response<EdgeBody>, EdgeError>),
 }
 
@@ -65,8 +67,10 @@ pub(crate) static ROUTES: &[Route] = &[
         operation: &openapi::ENDPOINTS,
     },
     Route { method: Method::GET, path: "/providers", action: Action::Read(providers::list), operation: &openapi::PROVIDERS },
-    Route { method: Method::GET, path: "/generation", action: Action::Read(generation::lookup), operation: &openapi::GENERATION },
-    Route { method: Method::GET, path: "/key", action: Action::Read(key::current), operation: &openapi::KEY },
+    Route { method: Method::GET, path: "/generation", action: Action::Account(Account::Generation), operation: &openapi::GENERATION },
+    Route { method: Method::GET, path: "/key", action: Action::Account(Account::Key), operation: &openapi::KEY },
+    Route { method: Method::GET, path: "/credits", action: Action::Account(Account::Credits), operation: &openapi::CREDITS },
+    Route { method: Method::GET, path: "/activity", action: Action::Account(Account::Activity), operation: &openapi::ACTIVITY },
 ];
 
 /// Prefixes under which every route of the table answers.
@@ -117,16 +121,21 @@ async fn answer(
     let (action, segments) = find(request.method(), below)?;
     match action {
         Action::Chat => pipeline::chat(worker, connection, arrived, request).await,
-        Action::Read(read) => {
+        Action::Read(_) | Action::Account(_) => {
             let state = shared.state.load_full();
-            let response = read(&Reading {
+            let reading = Reading {
                 shared,
                 state: &state,
                 connection,
                 headers: request.headers(),
                 query: Query(request.uri().query().unwrap_or_default()),
                 segments,
-            })?;
+            };
+            let response = match action {
+                Action::Read(read) => read(&reading)?,
+                Action::Account(which) => Box::pin(account::answer(which, &reading)).await?,
+                Action::Chat => return Err(no_route(request.method(), below)),
+            };
             account(shared, &arrived.id, arrived.created_ms, response.status().as_u16(), "");
             Ok(response)
         }
@@ -229,11 +238,7 @@ pub(crate) fn authenticate(shared: &Shared, connection: &ConnectionInfo, headers
 }
 
 /// [`authenticate`], for requests that call models.
-pub(crate) fn authenticate_for_models(
-    shared: &Shared,
-    connection: &ConnectionInfo,
-    headers: &HeaderMap,
-) -> Result<Arc<Caller>, EdgeError> {
+pub(crate) fn authenticate_for_models(shared: &Shared, connection: &ConnectionInfo, headers: &HeaderMap) -> Result<Arc<Caller>, EdgeError> {
     let caller = authenticate(shared, connection, headers)?;
     if caller.management { Err(EdgeError::Auth(AuthFailure::Management)) } else { Ok(caller) }
 }

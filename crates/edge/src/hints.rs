@@ -14,6 +14,8 @@ pub(crate) struct Hints {
     session_rank: usize,
     /// Field name of router metadata: ours by our header, OpenRouter's by theirs.
     pub(crate) metadata_field: Option<&'static str>,
+    /// Headers about limits are wanted on success too.
+    pub(crate) limit_headers: bool,
     timeout: Option<f64>,
     pub(crate) anthropic_beta: Option<HeaderValue>,
     pub(crate) origin: Option<String>,
@@ -45,6 +47,7 @@ impl Hints {
             "x-openrouter-metadata" | "x-openrouter-experimental-metadata" if enabled(value) => {
                 self.metadata_field = self.metadata_field.or(Some("openrouter_metadata"));
             }
+            "x-tidegate-ratelimit" if enabled(value) => self.limit_headers = true,
             "x-request-timeout" => self.timeout = value.to_str().ok().and_then(|text| text.trim().parse().ok()),
             "anthropic-beta" => self.anthropic_beta = self.anthropic_beta.take().or_else(|| Some(value.clone())),
             "x-anthropic-beta" => self.anthropic_beta = Some(value.clone()),

@@ -33,6 +33,7 @@ pub(crate) struct Metrics {
     pub(crate) failovers: IntCounter,
     pub(crate) client_retries: IntCounter,
     pub(crate) access_log_dropped: IntCounter,
+    pub(crate) content_dropped: IntCounter,
     pub(crate) state_revision: IntGaugeVec,
     pub(crate) revocation_lag: Histogram,
     pub(crate) control_connected: IntGauge,
@@ -152,6 +153,11 @@ impl Metrics {
                 registry,
                 "tidegate_edge_access_log_dropped_total",
                 "Access-log lines lost because the disk was too slow or failed.",
+            )?,
+            content_dropped: counter(
+                registry,
+                "tidegate_edge_content_dropped_total",
+                "Prompts and answers of keys that opted in, lost because the disk was too slow or failed.",
             )?,
             state_revision: register(
                 registry,

@@ -3,7 +3,7 @@
 use tidegate_ledger::DecimalText;
 use tidegate_wire::Cost;
 
-use crate::generation::Bill;
+use crate::bill::Bill;
 
 /// The amounts of one answer, as JSON number texts.
 pub(crate) struct CostText {
@@ -11,16 +11,18 @@ pub(crate) struct CostText {
     upstream: DecimalText,
     prompt: DecimalText,
     completion: DecimalText,
+    own_key: bool,
 }
 
 impl CostText {
     pub(crate) fn of(bill: &Bill) -> Self {
         let charge = &bill.charge;
         Self {
-            total: charge.total.text(),
+            total: bill.toll.charged.text(),
             upstream: bill.upstream.text(),
             prompt: charge.prompt.text(),
             completion: charge.completion.text(),
+            own_key: bill.own_key,
         }
     }
 
@@ -30,7 +32,7 @@ impl CostText {
             upstream: self.upstream.as_str(),
             upstream_prompt: self.prompt.as_str(),
             upstream_completion: self.completion.as_str(),
-            is_byok: false,
+            is_byok: self.own_key,
         }
     }
 }

@@ -97,7 +97,32 @@ pub(crate) static KEY: Operation = Operation {
     request: None,
     answer: "KeyAnswer",
     streams: false,
-    errors: &[401, 429],
+    errors: &[401, 429, 503],
+};
+
+pub(crate) static CREDITS: Operation = Operation {
+    id: "getCredits",
+    summary: "Credits of the organisation",
+    description: "What the organisation of the calling key has bought and used; without an organisation, what the key has used. US dollars.",
+    key: true,
+    parameters: schemas::nothing,
+    request: None,
+    answer: "CreditsAnswer",
+    streams: false,
+    errors: &[401, 429, 503],
+};
+
+pub(crate) static ACTIVITY: Operation = Operation {
+    id: "getActivity",
+    summary: "Use by day, model and endpoint",
+    description: "Sums of the calling key over the last 30 whole days of UTC, or over the one day that `date` names, today included. Newest \
+                  first. Equal to the sum of the records to the pico-dollar.",
+    key: true,
+    parameters: schemas::activity_query,
+    request: None,
+    answer: "ActivityAnswer",
+    streams: false,
+    errors: &[400, 401, 429, 503],
 };
 
 /// The whole document, OpenAPI 3.1.
@@ -169,7 +194,14 @@ impl Operation {
         if !self.streams {
             return json!({});
         }
-        json!({ "X-Generation-Id": { "description": "Id of the generation.", "schema": { "type": "string" } } })
+        let asked = "With `x-tidegate-ratelimit: enabled`, and on every 429.";
+        let limit = |what: &str, kind: &str| json!({ "description": format!("{what} {asked}"), "schema": { "type": kind } });
+        json!({
+            "x-ratelimit-limit": limit("The tightest limit.", "integer"),
+            "x-ratelimit-remaining": limit("What is left of it.", "integer"),
+            "x-ratelimit-reset": limit("When all of it is there again, milliseconds of Unix time.", "integer"),
+            "X-Generation-Id": { "description": "Id of the generation.", "schema": { "type": "string" } },
+        })
     }
 }
 
@@ -177,7 +209,7 @@ fn reason(status: u16) -> &'static str {
     match status {
         400 => "The request is not valid.",
         401 => "The key is missing, unknown, disabled or expired.",
-        402 => "No money is left.",
+        402 => "A budget or the credits do not cover this; `error.metadata` says whose, `Retry-After` when it is filled again.",
         403 => "The key may not do this.",
         404 => "Nothing serves this, or nothing is known by this id.",
         408 => "The request body came too slowly.",

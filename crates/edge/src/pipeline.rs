@@ -15,6 +15,7 @@ use crate::admission::{Admitted, read_body};
 use crate::attempt::{self, Answer, Ask};
 use crate::body::EdgeBody;
 use crate::connection::ConnectionInfo;
+use crate::content::Captured;
 use crate::context::{Arrived, RequestContext};
 use crate::deadline::before;
 use crate::error::{EdgeError, FailedAttempts};
@@ -22,6 +23,7 @@ use crate::generation::{AttemptDetails, End, Generation, Parts};
 use crate::hints::Hints;
 use crate::intent::{self, Circumstances};
 use crate::money::CostText;
+use crate::quota::{self, Demand};
 use crate::relay::{Attempts, Relay};
 use crate::state::RoutingState;
 use crate::trace::RequestTrace;
@@ -73,6 +75,20 @@ pub(crate) async fn chat(
     let resolved = intent::resolve(&call, &around)?;
     let (first_model, prompt_tokens) = (resolved.intent.models[0], resolved.intent.needs.prompt_tokens);
     let (models, deadline) = (resolved.intent.models.clone(), resolved.intent.deadline);
+    let account = caller.resolve(&state.owners);
+    let demand = Demand {
+        state: &state,
+        caller: &caller,
+        account: &account,
+        call: &call,
+        models: &models,
+        prompt_tokens,
+        id: &arrived.id,
+        patience: deadline - received,
+    };
+    // Given back by its drop when nothing comes of the request.
+    let held = shared.quotas.reserve(&demand).await?;
+    let limits = held.reservation().filter(|_| hints.limit_headers).map(|reservation| quota::headers(reservation, arrived.created_ms));
     let plan = Plan::new(&state.snapshot, resolved.intent).map_err(|why| {
         let metadata = hints.metadata_field.map(|field| (field, explain::refused(&state, first_model, &why, &arrived.region)));
         EdgeError::NoRoute { why: Box::new(why), models: slugs(&state, &models), metadata }
@@ -83,6 +99,7 @@ pub(crate) async fn chat(
     let anthropic_beta = hints.anthropic_beta.take();
     let context = RequestContext::new(arrived, hints, &call, first_model, preset, request_bytes);
     let streamed = context.streamed;
+    let captured = (shared.content.is_on() && caller.stores_content()).then(|| Box::new(Captured::of(call.body().clone())));
     let ask = Box::new(Ask { user: call.user().map(|user| caller.hashed_user(user)), anthropic_beta, call });
     let generation = Box::new(Generation::begin(Parts {
         shared: Arc::clone(shared),
@@ -98,10 +115,14 @@ pub(crate) async fn chat(
         deadline,
         trace,
         admitted,
+        held,
+        captured,
     }));
     // Boxed once: its state is several times that of the rest, and would lie in every connection from its first request on.
     let attempts: Attempts = Box::pin(attempts(generation, Arc::clone(&worker.pool), ask));
-    Ok(if streamed { stream_answer(attempts, worker, &id).await } else { whole_answer(attempts.await, &id) })
+    let mut response = if streamed { stream_answer(attempts, worker, &id).await } else { whole_answer(attempts.await, &id) };
+    response.headers_mut().extend(limits.into_iter().flatten());
+    Ok(response)
 }
 
 /// The loop: plan, try, and again elsewhere, until something can be given to the caller or nothing is left.
@@ -189,6 +210,7 @@ fn finish(generation: &mut Generation, mut completion: Completion, details: Atte
     let facts = completion.facts().clone();
     let closing = Closing { cost: Some(cost.as_cost()), metadata: metadata.as_deref(), metadata_field: field.unwrap_or_default() };
     let bytes = completion.write(&closing);
+    generation.delivered(&facts, &bytes);
     generation.committed();
     generation.shared.metrics.response_bytes.inc_by(bytes.len() as u64);
     generation.settle(End { ending: Ending::Completed, status: 200, error_type: "" }, &facts, &bill);

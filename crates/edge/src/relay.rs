@@ -205,6 +205,7 @@ impl Relaying {
         generation.shared.metrics.streams.inc();
         let OpenStream { body, reader, first, idle_timeout, rate, finished } = stream;
         let last = generation.now();
+        generation.delivered(reader.facts(), &first);
         let out = match generation.take_echoes() {
             echoes if echoes.is_empty() => first,
             echoes => with_echoes(&generation, &echoes, &first),
@@ -263,7 +264,9 @@ impl Relaying {
                     return Poll::Ready(Step::Broken(self.out_of_time()));
                 }
             }
-            match self.reader.push(data, &mut self.out) {
+            let pushed = self.reader.push(data, &mut self.out);
+            self.generation.delivered(self.reader.facts(), &self.out);
+            match pushed {
                 Ok(progress) if progress.finished => return Poll::Ready(self.finish()),
                 Ok(_) if self.out.len() >= BATCH => return Poll::Ready(Step::More(self.take_out())),
                 Ok(_) => self.held = u8::from(burst && !self.out.is_empty()),

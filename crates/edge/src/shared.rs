@@ -6,16 +6,21 @@ use std::sync::atomic::AtomicUsize;
 use arc_swap::ArcSwap;
 use tidegate_runtime::clock::Clock;
 use tidegate_runtime::telemetry::Telemetry;
+use tokio::sync::Notify;
 
 use crate::access_log::AccessLog;
 use crate::affinity::AffinityTable;
 use crate::auth::{Contact, Cuts, FailureLimiter, Keys};
 use crate::config::EdgeConfig;
+use crate::content::ContentSink;
 use crate::generations::Generations;
+use crate::ledger::Ledger;
 use crate::listener::Connections;
 use crate::memory::MemoryWatch;
 use crate::metrics::Metrics;
+use crate::quota::Quotas;
 use crate::state::RoutingState;
+use crate::sums::SumsView;
 
 /// One per edge process.
 pub(crate) struct Shared {
@@ -24,6 +29,8 @@ pub(crate) struct Shared {
     pub(crate) state: ArcSwap<RoutingState>,
     /// Who may call. Apart from the configuration, so that a key that changes rebuilds nothing.
     pub(crate) keys: ArcSwap<Keys>,
+    /// Keys or their owners have changed: what was spent is to be told to the counters of new limits.
+    pub(crate) limits_changed: Notify,
     /// How fresh the keys are.
     pub(crate) contact: Contact,
     /// Keys whose running answers end.
@@ -33,6 +40,11 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
     pub(crate) generations: Generations,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) quotas: Arc<Quotas>,
+    pub(crate) sums: SumsView,
+    /// Prompts and answers of keys that opted in.
+    pub(crate) content: ContentSink,
     pub(crate) affinity: AffinityTable,
     pub(crate) access_log: AccessLog,
     pub(crate) auth_failures: FailureLimiter,

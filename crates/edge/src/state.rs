@@ -18,8 +18,10 @@ use tidegate_routing::{
 };
 use tidegate_wire::{AuthScheme, Dialect, Failure, ProviderInfo};
 
+use crate::auth::{Account, Owners};
 use crate::config::{CredentialConfig, EndpointConfig, MeshConfig, ModelConfig, PresetConfig, ProviderConfig};
 use crate::metrics::{EndpointMetrics, Metrics, ModelMetrics};
+use crate::quota::Ceiling;
 use crate::upstream::Origin;
 
 /// Everything that one configuration means.
@@ -27,6 +29,8 @@ pub(crate) struct RoutingState {
     pub(crate) config: MeshConfig,
     pub(crate) snapshot: Snapshot,
     pub(crate) health: Health,
+    /// Whom keys belong to.
+    pub(crate) owners: Arc<Owners>,
     targets: Vec<Arc<Target>>,
     credentials: Vec<Credential>,
     models: Vec<ModelFacts>,
@@ -71,6 +75,8 @@ struct Credential {
     header: Option<(HeaderName, HeaderValue)>,
     /// `name=value`, for the few providers that want the key in the address.
     query: Option<SecretString>,
+    /// The account is the callers' own: its provider bills them.
+    own_key: bool,
     /// The bare secret, to be recognised when a provider repeats it.
     secret: Option<SecretString>,
 }
@@ -80,6 +86,8 @@ pub(crate) struct ModelFacts {
     pub(crate) slug: Arc<str>,
     pub(crate) config: ModelConfig,
     pub(crate) metrics: ModelMetrics,
+    /// The most that any endpoint takes for it.
+    pub(crate) ceiling: Ceiling,
 }
 
 /// One thing that is wrong with a configuration.
@@ -146,7 +154,12 @@ impl RoutingState {
         let models: Vec<ModelFacts> = config
             .models
             .iter()
-            .map(|model| ModelFacts { slug: model.slug.as_str().into(), metrics: metrics.model(&model.slug), config: model.clone() })
+            .map(|model| ModelFacts {
+                slug: model.slug.as_str().into(),
+                metrics: metrics.model(&model.slug),
+                ceiling: ceiling_of(&config, &model.slug),
+                config: model.clone(),
+            })
             .collect();
         let mut targets = Vec::with_capacity(config.endpoints.len());
         for (endpoint, compiled) in config.endpoints.iter().zip(snapshot.endpoints()) {
@@ -157,8 +170,22 @@ impl RoutingState {
         }
         let endpoints_by_id = (0u32..).zip(&targets).map(|(position, target)| (target.id, EndpointIndex::new(position))).collect();
         let health = Health::new(&snapshot, previous.map(|previous| &previous.health));
+        let owners = Owners::of(&config.organisations, &config.workspaces);
+        let owners = match previous {
+            // The same owners stay the same, so that no key's account is put together again.
+            Some(previous) if *previous.owners == owners => Arc::clone(&previous.owners),
+            _ => Arc::new(owners),
+        };
+        let wrong = config.keys.iter().filter_map(|key| {
+            let message = Account::of_config(key, &owners).err()?;
+            Some(StateProblem { section: "keys", entry: key.name.clone(), message })
+        });
+        let wrong: Vec<StateProblem> = wrong.collect();
+        if !wrong.is_empty() {
+            return Err(wrong);
+        }
         let presets = config.presets.iter().map(|preset| (preset.slug.clone(), preset.clone())).collect();
-        Ok(Self { config, snapshot, health, targets, credentials, models, endpoints_by_id, origins, presets })
+        Ok(Self { config, snapshot, health, owners, targets, credentials, models, endpoints_by_id, origins, presets })
     }
 
     pub(crate) fn target(&self, endpoint: EndpointIndex) -> &Arc<Target> {
@@ -199,6 +226,11 @@ impl RoutingState {
         }
     }
 
+    /// The account of this credential is the callers' own.
+    pub(crate) fn is_own_key(&self, credential: CredentialIndex) -> bool {
+        self.credentials[credential.get()].own_key
+    }
+
     pub(crate) fn credential_name(&self, credential: CredentialIndex) -> &Arc<str> {
         &self.credentials[credential.get()].name
     }
@@ -235,18 +267,18 @@ impl Provider {
 
 impl Credential {
     fn of(config: &CredentialConfig, provider: &ProviderInfo) -> Result<Self, String> {
-        let name = config.name.as_str().into();
+        let (name, own_key) = (config.name.as_str().into(), config.own_key);
         let Some(secret) = config.secret.as_ref().map(ExposeSecret::expose_secret) else {
-            return Ok(Self { name, header: None, query: None, secret: None });
+            return Ok(Self { name, header: None, query: None, own_key, secret: None });
         };
         let bare = config.secret.clone();
         let (header, value) = match &provider.auth {
-            AuthScheme::None => return Ok(Self { name, header: None, query: None, secret: None }),
+            AuthScheme::None => return Ok(Self { name, header: None, query: None, own_key, secret: None }),
             AuthScheme::Query(parameter) => {
                 if !secret.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)) {
                     return Err(format!("credential `{}` holds characters that an address cannot", config.name));
                 }
-                return Ok(Self { name, header: None, query: Some(format!("{parameter}={secret}").into()), secret: bare });
+                return Ok(Self { name, header: None, query: Some(format!("{parameter}={secret}").into()), own_key, secret: bare });
             }
             AuthScheme::Bearer => (http::header::AUTHORIZATION, format!("Bearer {secret}")),
             AuthScheme::Header(name) => {
@@ -257,7 +289,7 @@ impl Credential {
         let mut value = HeaderValue::try_from(value)
             .map_err(|_| format!("credential `{}` holds characters that a header cannot (a line end?)", config.name))?;
         value.set_sensitive(true);
-        Ok(Self { name, header: Some((header, value)), query: None, secret: bare })
+        Ok(Self { name, header: Some((header, value)), query: None, own_key, secret: bare })
     }
 }
 
@@ -275,6 +307,12 @@ impl Target {
             metrics: metrics.endpoint(&endpoint.provider, model, &endpoint.name),
         }
     }
+}
+
+/// Over every endpoint of a model.
+fn ceiling_of(config: &MeshConfig, slug: &str) -> Ceiling {
+    let endpoints = config.endpoints.iter().filter(|endpoint| endpoint.model == slug);
+    endpoints.map(|endpoint| Ceiling::of(&endpoint.prices, endpoint.max_output)).reduce(Ceiling::max).unwrap_or_default()
 }
 
 /// What routing needs of a configuration, in the same order, so that indices agree.

@@ -11,7 +11,8 @@ use tidegate_routing::{AttemptEnd, Timestamp};
 use tidegate_runtime::telemetry::{FinishedSpan, KeyValue, SpanKind, Telemetry, TraceContext, TraceEnd, parse_traceparent};
 use tidegate_wire::Facts;
 
-use crate::generation::{Bill, End, Generation};
+use crate::bill::Bill;
+use crate::generation::{End, Generation};
 
 /// Where a request stands in its trace.
 #[derive(Debug, Clone, Copy)]

@@ -52,6 +52,21 @@ pub enum Ending {
     Cut,
 }
 
+impl Ending {
+    /// Every ending.
+    pub const ALL: [Ending; 4] = [Ending::Completed, Ending::Failed, Ending::Cancelled, Ending::Cut];
+
+    /// The word in records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Ending::Completed => "completed",
+            Ending::Failed => "failed",
+            Ending::Cancelled => "cancelled",
+            Ending::Cut => "cut",
+        }
+    }
+}
+
 /// What a generation costs, given how it ended.
 ///
 /// Zero-completion insurance: a failed generation, one that ended with finish reason `error`, and one that produced neither a

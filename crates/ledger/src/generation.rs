@@ -1,14 +1,17 @@
 //! The record of one accounted model call, in the shape of `GET /generation`.
 //!
 //! Fields keep exact values (micro-seconds, pico-dollars); serialising turns them into the units of the API: milliseconds and decimal
-//! USD numbers with all their digits. What Tidegate cannot know (moderation, searches, workspaces) is written as `null`, so that a
-//! client which reads those names finds them.
+//! USD numbers with all their digits. What Tidegate cannot know (moderation, searches) is written as `null`, so that a client which
+//! reads those names finds them. [`Line`] is the same record as a flat line for a warehouse.
 
 mod json;
+mod line;
 mod rfc3339;
 
+pub use line::Line;
 pub use rfc3339::UnixMillis;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::charge::{Charge, Ending, Usage};
@@ -53,8 +56,12 @@ pub struct Generation {
     pub usage: Usage,
     /// `usage` was estimated from bytes because the provider never reported it.
     pub usage_estimated: bool,
-    /// What the caller pays.
+    /// What the answer costs, by the list prices of the endpoint that served.
     pub charge: Charge,
+    /// What the organisation pays on top.
+    pub fee: Money,
+    /// What the caller is charged: cost and fee, or the fee alone when served with the caller's own credential.
+    pub charged: Money,
     /// What the provider charges at list price.
     pub upstream_cost: Money,
     /// Served with the caller's own credential.
@@ -81,6 +88,12 @@ pub struct Generation {
     pub key: Arc<str>,
     /// Organisation of the key.
     pub organisation: Option<Arc<str>>,
+    /// Workspace of the key.
+    pub workspace: Option<Arc<str>>,
+    /// Error type that the caller was told; empty when all went well.
+    pub error_type: Cow<'static, str>,
+    /// Put together after a crash from what the journal had noted of the answer while it was delivered.
+    pub recovered: bool,
     /// Every attempt, in order.
     pub attempts: Vec<AttemptRecord>,
 }
@@ -119,7 +132,7 @@ pub struct AttemptRecord {
     /// HTTP status of the answer; `None` when there was none.
     pub status: Option<u16>,
     /// Label of the outcome, from the closed set of the router.
-    pub outcome: &'static str,
+    pub outcome: Cow<'static, str>,
     /// From sending to the answer's head or the failure, µs.
     pub latency_us: u64,
     /// Tier it was sent to.
@@ -130,7 +143,28 @@ pub struct AttemptRecord {
     pub is_byok: bool,
 }
 
+impl Generation {
+    /// The application that asked, by its attribution headers: its title, else its address, else nothing.
+    pub fn app(&self) -> &str {
+        self.app_title.as_deref().or(self.http_referer.as_deref()).unwrap_or_default()
+    }
+
+    /// The answer was served with the caller's own credential, so that the provider bills its price to the caller.
+    pub fn own_key_cost(&self) -> Money {
+        if self.is_byok { self.charge.total } else { Money::ZERO }
+    }
+}
+
 impl ApiType {
+    /// Every kind.
+    pub const ALL: [ApiType; 7] =
+        [ApiType::Completions, ApiType::Embeddings, ApiType::Rerank, ApiType::Tts, ApiType::Stt, ApiType::Video, ApiType::Image];
+
+    /// The kind of this name.
+    pub fn parse(name: &str) -> Option<ApiType> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
+    }
+
     /// The name in the API.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -146,4 +180,4 @@ impl ApiType {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

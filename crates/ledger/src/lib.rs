@@ -1,4 +1,4 @@
-//! What was used and what it cost: prices to money, and the record of each generation.
+//! What was used and what it cost: prices to money, the record of each generation, and sums over them.
 //!
 //! Pure arithmetic over arguments: no clock, no I/O, no floating point. Money is counted in whole pico-dollars (1e-12 USD), because
 //! provider prices are multiples of a pico-dollar per token and sums of integers do not drift. Counting what a key may still spend is
@@ -22,12 +22,16 @@
 
 mod charge;
 mod decimal;
+mod fee;
 mod generation;
 mod money;
 mod price;
+mod rollup;
 
 pub use charge::{Charge, Ending, Usage, charge_for};
 pub use decimal::DecimalText;
-pub use generation::{ApiType, AttemptRecord, Generation, UnixMillis};
+pub use fee::{Fee, Toll};
+pub use generation::{ApiType, AttemptRecord, Generation, Line, UnixMillis};
 pub use money::{Money, MoneyError, Rate};
 pub use price::{PriceOverride, PriceTable, UtcWindow};
+pub use rollup::{Facet, Facets, Filter, Period, Retention, Rollups, Row, Sums};

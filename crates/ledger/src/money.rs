@@ -15,6 +15,9 @@ const PLACES: usize = 12;
 /// Pico-dollars in a micro-dollar, the unit in which budgets are counted.
 const PICO_PER_MICRO: i128 = 1_000_000;
 
+/// One whole in parts per million.
+const PPM: i128 = 1_000_000;
+
 /// An exact amount in pico-dollars (1e-12 USD); negative for credits.
 ///
 /// Arithmetic saturates at about 1.7e26 USD, which no sum of real charges reaches.
@@ -33,6 +36,15 @@ impl Money {
     /// The amount in pico-dollars.
     pub const fn picodollars(self) -> i128 {
         self.0
+    }
+
+    /// `ppm` parts per million of the amount, rounded to the nearest pico-dollar, halves away from zero.
+    pub fn share_ppm(self, ppm: u32) -> Money {
+        // Split so that the product cannot overflow for any amount.
+        let (units, rest) = (self.0 / PPM, self.0 % PPM);
+        let ppm = i128::from(ppm);
+        let rounded = (rest * ppm + PPM / 2 * self.0.signum()) / PPM;
+        Money(units.saturating_mul(ppm).saturating_add(rounded))
     }
 
     /// Reads a decimal amount of USD, such as `0.0000012`, `-3` or `1.2e-6`; refuses what is finer than a pico-dollar.

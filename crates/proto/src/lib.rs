@@ -5,9 +5,11 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod ledger;
 mod problem;
 mod resource;
 
+pub use ledger::RecordError;
 pub use problem::Problem;
 pub use resource::{Digest, Kind, ResourceMap, UnknownKind};
 

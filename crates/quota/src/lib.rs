@@ -63,7 +63,7 @@ pub use gate::{Gate, GateError, GateOptions, GateWorker};
 pub use limit::{Dimension, Funding, Limit, Scope, StoreDown, TokenKind, Window};
 pub use memory::{FileError, MemoryStore};
 pub use period::Period;
-pub use redis::{RedisAuth, RedisOptions, RedisStore, RedisTls, RedisTopology};
+pub use redis::{RedisAuth, RedisLink, RedisOptions, RedisStore, RedisTls, RedisTopology};
 pub use set::{LimitError, LimitSet, Selection, Subject};
 pub use settlement::{Settled, Settlement};
 pub use share::{Allocator, Assign, GRANT_LEASE, Holder, SHARE_LEASE, Share, ShareReport, Shared, Shares};

@@ -10,6 +10,7 @@
 mod breaker;
 mod commands;
 mod lines;
+mod link;
 mod options;
 mod recent;
 mod scripts;
@@ -24,6 +25,7 @@ use tokio::time::Instant;
 use self::breaker::Breaker;
 use self::commands::Reply;
 use self::lines::Lines;
+pub use self::link::RedisLink;
 pub use self::options::{RedisAuth, RedisOptions, RedisTls, RedisTopology};
 use self::recent::Recent;
 use self::scripts::{Call, ClockSource, Scripts};

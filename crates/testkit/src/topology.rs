@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tidegate_edge::config::{
-    AccessLogConfig, CredentialConfig, Defaults, EdgeConfig, EndpointConfig, KeyConfig, Limits, ListenerConfig, ListenerTls, MeshConfig,
-    ModelConfig, PresetConfig, ProviderConfig, RuntimeModel, UpstreamHttp, WorkerConfig,
+    AccessLogConfig, CredentialConfig, Defaults, EdgeConfig, EndpointConfig, KeyConfig, LedgerConfig, Limits, ListenerConfig, ListenerTls,
+    MeshConfig, ModelConfig, OrganisationConfig, PresetConfig, ProviderConfig, QuotaConfig, RuntimeModel, UpstreamHttp, WorkerConfig,
+    WorkspaceConfig,
 };
 use tidegate_edge::{Edge, Services};
 use tidegate_ledger::{PriceTable, Rate};
 use tidegate_provider_sim::{Sim, SimHandle, SimSpec};
-use tidegate_routing::{DataPolicy, ModalitySet, ParameterSet, Preferences, Quantization, Settings, Tier};
+use tidegate_routing::{DataPolicy, ModalitySet, ParameterSet, Quantization, Settings, Tier};
 use tidegate_wire::{AuthScheme, Dialect, ProviderInfo, Quirks, RateLimitScheme};
 
 use crate::caller::Caller;
@@ -36,6 +37,14 @@ pub struct Topology {
     pub key: KeyConfig,
     /// Further keys, with the text as callers send it.
     pub more_keys: Vec<KeyConfig>,
+    /// Who pays for keys.
+    pub organisations: Vec<OrganisationConfig>,
+    /// Parts of organisations.
+    pub workspaces: Vec<WorkspaceConfig>,
+    /// Records and sums.
+    pub ledger: LedgerConfig,
+    /// Where use is counted against limits.
+    pub quota: QuotaConfig,
     /// Where the access log goes.
     pub access_log: AccessLogConfig,
     /// Serves TLS too; see [`crate::Authority::listener`].
@@ -101,6 +110,10 @@ impl Topology {
             presets: Vec::new(),
             key: key("test", KEY),
             more_keys: Vec::new(),
+            organisations: Vec::new(),
+            workspaces: Vec::new(),
+            ledger: LedgerConfig::default(),
+            quota: QuotaConfig::default(),
             access_log: AccessLogConfig::Off,
             tls: None,
             model: RuntimeModel::PerCore,
@@ -170,6 +183,8 @@ impl Topology {
             providers: Vec::new(),
             models: self.models.clone(),
             endpoints: Vec::new(),
+            organisations: self.organisations,
+            workspaces: self.workspaces,
             keys: std::iter::once(self.key).chain(self.more_keys).collect(),
             keys_pepper: None,
             presets: self.presets,
@@ -203,6 +218,8 @@ impl Topology {
             generations_kept: 10_000,
             generations_ttl: Duration::from_secs(600),
             control: None,
+            ledger: self.ledger,
+            quota: self.quota,
         };
         Parts { edge, mesh: config, sims, services: self.services }
     }
@@ -311,17 +328,7 @@ pub fn chat(model: &str, text: &str) -> Value {
 /// A key by its text.
 #[must_use]
 pub fn key(name: &str, text: &str) -> KeyConfig {
-    KeyConfig {
-        name: name.to_owned(),
-        digest: tidegate_edge::auth::digest(text, None),
-        disabled: false,
-        expires_at: None,
-        allowed_models: Vec::new(),
-        preferences: Preferences::default(),
-        mode: None,
-        hedge: false,
-        raw_errors: false,
-    }
+    KeyConfig::new(name, tidegate_edge::auth::digest(text, None))
 }
 
 /// [`chat`], streamed.
@@ -360,7 +367,7 @@ fn provider_config(draft: &ProviderDraft, address: SocketAddr) -> ProviderConfig
             quirks: Quirks { developer_role: true, ..Quirks::default() },
             ..ProviderInfo::new(draft.slug.as_str(), draft.slug.to_uppercase(), base_url, draft.dialect)
         },
-        credentials: vec![CredentialConfig { name: "main".to_owned(), weight: 1, secret: Some("upstream-secret".into()) }],
+        credentials: vec![CredentialConfig { name: "main".to_owned(), weight: 1, secret: Some("upstream-secret".into()), own_key: false }],
         extra_roots: Vec::new(),
         only_extra_roots: false,
         allow_plain_http: true,

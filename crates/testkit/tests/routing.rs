@@ -705,6 +705,7 @@ fn accounts(list: &'static [(&'static str, u32)]) -> impl FnOnce(&mut ProviderDr
                 name: (*name).to_owned(),
                 weight: *weight,
                 secret: Some(SecretString::from(format!("secret-{name}"))),
+                own_key: false,
             };
             provider.credentials = list.iter().map(account).collect();
         });

@@ -209,6 +209,7 @@ async fn a_conversation_keeps_its_account() {
                     name: format!("account-{at}"),
                     weight: 1,
                     secret: Some(SecretString::from(format!("secret-{at}"))),
+                    own_key: false,
                 };
                 provider.credentials = (0..8).map(account).collect();
             });

@@ -99,6 +99,11 @@ Example:
     /// Keys that seal providers' credentials.
     #[command(subcommand)]
     Kek(KekCommand),
+    /// What was used and charged.
+    Usage(UsageArgs),
+    /// Callers' limits.
+    #[command(subcommand)]
+    Quota(QuotaCommand),
     /// Print completions for a shell.
     #[command(after_help = "\
 Examples:
@@ -266,6 +271,118 @@ pub(crate) struct KeyNewArgs {
     pub(crate) name: String,
     #[command(flatten)]
     pub(crate) pepper: PepperArgs,
+}
+
+/// `tidegate usage`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Asks the operations ports of edges for the sums of their ledgers; with several `--url` they are added up. Days and hours are those of
+UTC. Sums are exact.
+
+Examples:
+  tidegate usage                                        by model, the last 30 days
+  tidegate usage --by key,model --since 2026-11-01 --csv > november.csv
+  tidegate usage --by app --period hour --since 2026-11-28
+  tidegate usage --url http://edge-1:9090 --url http://edge-2:9090 --by organisation --period all --json")]
+pub(crate) struct UsageArgs {
+    /// What to show use by, separated by commas.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "model")]
+    pub(crate) by: Vec<UsageFacet>,
+    /// Length of a row's period.
+    #[arg(long, value_enum, default_value = "day")]
+    pub(crate) period: UsagePeriod,
+    /// First day, such as 2026-11-01. Without it: 30 days ago; with `--period hour` yesterday.
+    #[arg(long, value_name = "DAY")]
+    pub(crate) since: Option<String>,
+    /// Last day. Without it: today.
+    #[arg(long, value_name = "DAY")]
+    pub(crate) until: Option<String>,
+    /// Only this key.
+    #[arg(long)]
+    pub(crate) key: Option<String>,
+    /// Only this organisation.
+    #[arg(long)]
+    pub(crate) organisation: Option<String>,
+    /// Only this workspace.
+    #[arg(long)]
+    pub(crate) workspace: Option<String>,
+    /// Print one JSON array.
+    #[arg(long, conflicts_with = "csv")]
+    pub(crate) json: bool,
+    /// Print comma-separated values with a head line.
+    #[arg(long)]
+    pub(crate) csv: bool,
+    /// Operations port of an edge; may be given several times.
+    #[arg(long, default_value = "http://127.0.0.1:9090", value_hint = ValueHint::Url)]
+    pub(crate) url: Vec<String>,
+}
+
+/// Something that use can be shown by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum UsageFacet {
+    /// Model that served.
+    Model,
+    /// Provider that served.
+    Provider,
+    /// Endpoint that served.
+    Endpoint,
+    /// Name of the key.
+    Key,
+    /// Organisation of the key.
+    Organisation,
+    /// Workspace of the key.
+    Workspace,
+    /// Application, by its attribution headers.
+    App,
+    /// Region of the edge.
+    Region,
+}
+
+/// Length of a row's period.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum UsagePeriod {
+    /// One hour of UTC.
+    Hour,
+    /// One day of UTC.
+    Day,
+    /// Everything in one row.
+    All,
+}
+
+/// `tidegate quota …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum QuotaCommand {
+    /// Say how each limit of a key counts, and how wrong it can become.
+    Explain(QuotaExplainArgs),
+}
+
+/// `tidegate quota explain`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Computed from the configuration alone; nothing is asked. `--edges` and `--regions` say where the key is served.
+
+Examples:
+  tidegate quota explain team-search --config tidegate.yaml
+  tidegate quota explain team-search --config tidegate.yaml --edges 8 --most-edges 20 --regions 3 --json")]
+pub(crate) struct QuotaExplainArgs {
+    /// Name of the key in the configuration.
+    #[arg(value_name = "KEY")]
+    pub(crate) key: String,
+    /// The configuration.
+    #[arg(long, short, value_name = "FILE", env = "TIDEGATE_CONFIG", value_hint = ValueHint::FilePath)]
+    pub(crate) config: PathBuf,
+    /// Edges of a region that know of each other.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) edges: u32,
+    /// Edges of a region that may run at most, as an autoscaler may start them. Without it: `--edges`.
+    #[arg(long)]
+    pub(crate) most_edges: Option<u32>,
+    /// Regions that serve the key.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) regions: u32,
+    /// Print one JSON array.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// The secret of the digest function.

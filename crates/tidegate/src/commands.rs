@@ -13,12 +13,15 @@ mod explain;
 pub(crate) mod kek;
 mod key;
 pub(crate) mod keys;
+mod operations;
+mod quota;
 mod schema;
+mod usage;
 mod version;
 
 use std::process::ExitCode;
 
-use crate::cli::{CatalogCommand, Cli, Command, KeyCommand};
+use crate::cli::{CatalogCommand, Cli, Command, KeyCommand, QuotaCommand};
 use crate::config::Report;
 use crate::output::Output;
 
@@ -48,6 +51,8 @@ pub(crate) fn run(cli: Cli, output: &mut Output) -> anyhow::Result<ExitCode> {
         Command::Key(KeyCommand::Digest(args)) => key::digest(&args, output),
         Command::Certs(command) => certs::run(&command, output),
         Command::Kek(command) => kek::run(&command, output),
+        Command::Usage(args) => usage::run(&args, output),
+        Command::Quota(QuotaCommand::Explain(args)) => quota::explain(&args, output),
         Command::Completions { shell } => Ok(completions::run(shell, output)),
         Command::Version => Ok(version::run(output)),
     }

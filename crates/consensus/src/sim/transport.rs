@@ -15,8 +15,8 @@ use openraft::type_config::TypeConfigExt as _;
 use openraft::{OptionalSend, RPCTypes, Snapshot};
 use tidegate_proto::v1;
 
-use super::world::{SimRaft, World};
 use super::Sim;
+use super::world::{SimRaft, World};
 use crate::known_bugs::{Bug, on};
 use crate::member::Instance;
 use crate::network::requests;
@@ -180,7 +180,8 @@ impl RaftNetworkV2<Sim> for Link {
         _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<Sim>, StreamingError<Sim>> {
-        let answer = self.call(RPCTypes::InstallSnapshot, &option, |raft| async move { raft.install_full_snapshot(vote, snapshot).await.ok() });
+        let answer =
+            self.call(RPCTypes::InstallSnapshot, &option, |raft| async move { raft.install_full_snapshot(vote, snapshot).await.ok() });
         Ok(answer.await?)
     }
 
@@ -190,7 +191,8 @@ impl RaftNetworkV2<Sim> for Link {
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<Sim>, RPCError<Sim>> {
         let request = requests::read_transfer(over_the_wire(requests::transfer(&request))).unwrap();
-        let answer = self.call(RPCTypes::TransferLeader, &option, |raft| async move { raft.handle_transfer_leader(request).await.ok() }).await?;
+        let answer =
+            self.call(RPCTypes::TransferLeader, &option, |raft| async move { raft.handle_transfer_leader(request).await.ok() }).await?;
         Ok(requests::read_transferred(over_the_wire(requests::transferred::<Sim>(&answer))).unwrap())
     }
 

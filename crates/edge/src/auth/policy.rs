@@ -1,12 +1,13 @@
 //! What keys may do. Many keys share one policy, so it is held once and found again by the text it was made from.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tidegate_routing::Preferences;
 
+use super::Membership;
 use crate::config::KeyPolicy;
 
 /// A key's policy, with the mesh's defaults merged in.
@@ -38,12 +39,13 @@ pub type ReadPolicy = Arc<dyn Fn(&[u8]) -> Result<KeyPolicy, String> + Send + Sy
 pub(crate) struct Policies {
     read: ReadPolicy,
     by_source: HashMap<Bytes, Arc<Policy>>,
+    memberships: HashSet<Arc<Membership>>,
     defaults: Preferences,
 }
 
 impl Policies {
     pub(crate) fn new(read: ReadPolicy) -> Self {
-        Self { read, by_source: HashMap::new(), defaults: Preferences::default() }
+        Self { read, by_source: HashMap::new(), memberships: HashSet::new(), defaults: Preferences::default() }
     }
 
     /// The policy of this text.
@@ -60,6 +62,21 @@ impl Policies {
         let policy = Policy::new(own, &self.defaults, source.clone());
         self.by_source.insert(source, Arc::clone(&policy));
         Ok(policy)
+    }
+
+    /// Whom a key belongs to; the same for all keys of one owner. Empty means nobody.
+    pub(crate) fn membership(&mut self, organisation: &str, workspace: &str) -> Arc<Membership> {
+        let named = |name: &str| (!name.is_empty()).then(|| name.into());
+        let membership = Membership { organisation: named(organisation), workspace: named(workspace) };
+        if let Some(known) = self.memberships.get(&membership) {
+            return Arc::clone(known);
+        }
+        if self.memberships.len() >= SWEEP_ABOVE && self.memberships.len().is_power_of_two() {
+            self.memberships.retain(|membership| Arc::strong_count(membership) > 1);
+        }
+        let membership = Arc::new(membership);
+        self.memberships.insert(Arc::clone(&membership));
+        membership
     }
 
     /// Merges other defaults into every policy.

@@ -9,8 +9,9 @@ use tidegate_routing::{Decision, Timestamp};
 use tidegate_wire::Facts;
 
 use crate::auth::Caller;
+use crate::bill::Bill;
 use crate::context::RequestContext;
-use crate::generation::{AttemptNote, Bill, End, Times};
+use crate::generation::{AttemptNote, End, Times};
 use crate::state::RoutingState;
 
 /// A finished generation.
@@ -36,6 +37,7 @@ impl Past {
         let empty: Arc<str> = Arc::clone(&self.context.nothing);
         let target = served.map(|note| self.state.target(note.plan.endpoint));
         let since_received = |at: Option<Timestamp>| at.map(|at| micros(at - self.times.received));
+        let account = self.caller.account();
         tidegate_ledger::Generation {
             id: Arc::clone(&self.context.id),
             upstream_id: facts.upstream_id.clone(),
@@ -56,8 +58,10 @@ impl Past {
             usage: bill.usage,
             usage_estimated: bill.estimated,
             charge: bill.charge,
+            fee: bill.toll.fee,
+            charged: bill.toll.charged,
             upstream_cost: bill.upstream,
-            is_byok: false,
+            is_byok: bill.own_key,
             service_tier: facts.service_tier.clone(),
             data_region: target.and_then(|target| target.region.clone()),
             region: Arc::clone(&self.context.region),
@@ -67,8 +71,11 @@ impl Past {
             user_agent: self.context.user_agent.clone(),
             external_user: self.context.user.clone(),
             preset_id: self.context.preset.clone(),
-            key: Arc::clone(&self.caller.name),
-            organisation: None,
+            key: Arc::clone(self.caller.counted_as()),
+            organisation: account.organisation.clone(),
+            workspace: account.workspace.clone(),
+            error_type: end.error_type.into(),
+            recovered: false,
             attempts: self
                 .attempts
                 .iter()
@@ -80,11 +87,11 @@ impl Past {
                         model: Arc::clone(&target.model),
                         endpoint: Arc::clone(&target.name),
                         status: note.status,
-                        outcome: note.end.label(),
+                        outcome: note.end.label().into(),
                         latency_us: micros(note.latency),
                         service_tier: None,
                         upstream_id: note.upstream_id.clone(),
-                        is_byok: false,
+                        is_byok: self.state.is_own_key(note.plan.credential),
                     }
                 })
                 .collect(),

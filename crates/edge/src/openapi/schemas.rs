@@ -14,6 +14,7 @@ pub(super) fn chat_headers() -> Value {
     json!([
         header("X-Tidegate-Metadata", "`enabled` adds `tidegate_metadata` with the routing decision to the answer."),
         header("X-OpenRouter-Metadata", "`enabled` adds the same as `openrouter_metadata`."),
+        header("x-tidegate-ratelimit", "`enabled` adds `x-ratelimit-*` headers to successful answers too."),
         header("x-session-id", "Conversation; keeps it on the endpoint whose prompt cache it warmed."),
     ])
 }
@@ -49,6 +50,14 @@ pub(super) fn model_path() -> Value {
     json!([segment("author"), segment("slug")])
 }
 
+pub(super) fn activity_query() -> Value {
+    let query = |name: &str, format: &str, description: &str| json!({ "name": name, "in": "query", "required": false, "description": description, "schema": { "type": "string", "format": format } });
+    json!([
+        query("date", "date", "One day of UTC within the last 30, as `2026-11-28`."),
+        query("api_key_hash", "hex", "The calling key's own hash; others are refused."),
+    ])
+}
+
 pub(super) fn generation_id() -> Value {
     json!([{ "name": "id", "in": "query", "required": true, "description": "`gen-…`", "schema": { "type": "string", "minLength": 1 } }])
 }
@@ -82,9 +91,35 @@ pub(super) fn all() -> Value {
             "hash": { "type": "string" },
             "limit": { "type": ["number", "null"] },
             "limit_remaining": { "type": ["number", "null"] },
+            "limit_reset": { "type": ["string", "null"], "enum": ["daily", "weekly", "monthly", null] },
             "usage": { "type": "number" },
+            "usage_daily": { "type": "number" },
+            "usage_weekly": { "type": "number" },
+            "usage_monthly": { "type": "number" },
             "expires_at": { "type": ["string", "null"] },
         } })),
+        "CreditsAnswer": data_of(json!({ "type": "object", "required": ["total_credits", "total_usage"], "properties": {
+            "total_credits": { "type": "number" },
+            "total_usage": { "type": "number" },
+        } })),
+        "ActivityAnswer": list_of("Activity"),
+        "Activity": json!({
+            "type": "object",
+            "required": ["date", "model", "endpoint_id", "provider_name", "usage", "requests", "prompt_tokens", "completion_tokens"],
+            "properties": {
+                "date": { "type": "string", "format": "date" },
+                "model": { "type": "string" },
+                "model_permaslug": { "type": "string" },
+                "endpoint_id": { "type": "string" },
+                "provider_name": { "type": "string" },
+                "usage": { "type": "number" },
+                "byok_usage_inference": { "type": "number" },
+                "requests": { "type": "integer" },
+                "prompt_tokens": { "type": "integer" },
+                "completion_tokens": { "type": "integer" },
+                "reasoning_tokens": { "type": "integer" },
+            },
+        }),
     })
 }
 

@@ -73,6 +73,9 @@ struct Own<'a> {
     endpoint: &'a str,
     app_title: Option<&'a str>,
     ending: &'static str,
+    recovered: bool,
+    cost: crate::Money,
+    fee: crate::Money,
     usage_estimated: bool,
     native_tokens_cache_write: u64,
 }
@@ -110,8 +113,8 @@ impl<'a> From<&'a Generation> for Data<'a> {
             num_search_results: None,
             num_fetches: None,
             web_search_engine: None,
-            usage: generation.charge.total,
-            total_cost: generation.charge.total,
+            usage: generation.charged,
+            total_cost: generation.charged,
             upstream_inference_cost: generation.upstream_cost,
             cache_discount: generation.charge.cache_discount,
             is_byok: generation.is_byok,
@@ -123,7 +126,7 @@ impl<'a> From<&'a Generation> for Data<'a> {
             app_id: None,
             external_user: generation.external_user.as_deref(),
             preset_id: generation.preset_id.as_deref(),
-            workspace_id: None,
+            workspace_id: generation.workspace.as_deref(),
             response_cache_source_id: None,
             provider_responses: Attempts(&generation.attempts),
             tidegate: Own {
@@ -132,12 +135,10 @@ impl<'a> From<&'a Generation> for Data<'a> {
                 region: &generation.region,
                 endpoint: &generation.endpoint,
                 app_title: generation.app_title.as_deref(),
-                ending: match generation.ending {
-                    Ending::Completed => "completed",
-                    Ending::Failed => "failed",
-                    Ending::Cancelled => "cancelled",
-                    Ending::Cut => "cut",
-                },
+                ending: generation.ending.as_str(),
+                recovered: generation.recovered,
+                cost: generation.charge.total,
+                fee: generation.fee,
                 usage_estimated: generation.usage_estimated,
                 native_tokens_cache_write: usage.cache_write_tokens,
             },
@@ -176,7 +177,7 @@ impl Serialize for Attempt<'_> {
             None => object.skip_field("routed_service_tier")?,
         }
         object.serialize_field("attempt", &attempt.number)?;
-        object.serialize_field("outcome", attempt.outcome)?;
+        object.serialize_field("outcome", &*attempt.outcome)?;
         object.end()
     }
 }

@@ -2,7 +2,7 @@ use super::*;
 use crate::charge::charge_for;
 use crate::{PriceTable, Rate};
 
-fn generation() -> Generation {
+pub(crate) fn generation() -> Generation {
     let usage = Usage { prompt_tokens: 1_200, cached_tokens: 1_000, completion_tokens: 34, reasoning_tokens: 10, ..Usage::default() };
     let prices = PriceTable {
         prompt: Rate::per_million_usd("0.15").unwrap(),
@@ -31,6 +31,8 @@ fn generation() -> Generation {
         usage,
         usage_estimated: false,
         charge,
+        fee: Money::ZERO,
+        charged: charge.total,
         upstream_cost: charge.total,
         is_byok: false,
         service_tier: None,
@@ -44,13 +46,16 @@ fn generation() -> Generation {
         preset_id: None,
         key: "ci".into(),
         organisation: None,
+        workspace: None,
+        error_type: "".into(),
+        recovered: false,
         attempts: vec![AttemptRecord {
             number: 1,
             provider_name: "OpenAI".into(),
             model: "openai/gpt-4o-mini".into(),
             endpoint: "openai/gpt-4o-mini".into(),
             status: Some(200),
-            outcome: "success",
+            outcome: "success".into(),
             latency_us: 250_000,
             service_tier: None,
             upstream_id: Some("chatcmpl-9".to_owned()),

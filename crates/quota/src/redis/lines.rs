@@ -126,6 +126,24 @@ impl Lines {
         }
     }
 
+    /// Runs a command that may be sent twice: when its connection turns out to be dead, it goes over a new one.
+    pub(super) async fn run(&self, command: &Cmd) -> RedisResult<Value> {
+        let line = &self.lines[self.next.fetch_add(1, Ordering::Relaxed) % self.lines.len()];
+        let mut retried = false;
+        loop {
+            let mut link = self.link(line).await?;
+            match link.connection.send(command).await {
+                Err(error) if is_dead(&error) => {
+                    line.drop_link(link.number);
+                    if std::mem::replace(&mut retried, true) {
+                        return Err(error);
+                    }
+                }
+                answer => return answer,
+            }
+        }
+    }
+
     /// Mends what is broken and looks who answers. True while the server is another one than before and [`Lines::replayed`] was not called.
     pub(super) async fn tend(&self) -> RedisResult<bool> {
         for line in self.lines.iter().chain([&self.slow]) {

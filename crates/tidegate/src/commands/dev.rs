@@ -18,11 +18,12 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::Args;
 use tidegate_edge::config::{
-    AccessLogConfig, CertificateFiles, Defaults, EdgeConfig, KeyConfig, Limits, ListenerConfig, ListenerTls, MeshConfig, RuntimeModel,
-    WorkerConfig,
+    AccessLogConfig, CertificateFiles, Defaults, EdgeConfig, KeyConfig, LedgerConfig, Limits, ListenerConfig, ListenerTls, MeshConfig,
+    QuotaConfig, RuntimeModel, WorkerConfig,
 };
 use tidegate_edge::{Edge, Services};
-use tidegate_routing::{Preferences, Settings};
+use tidegate_quota::{Dimension, Limit, Scope, Window};
+use tidegate_routing::Settings;
 use tidegate_runtime::api_key::{ApiKey, KeyEnv};
 use tidegate_runtime::dev_ca::{DevCa, DevCertificates};
 use tidegate_runtime::logging::{self, LogConfig, LogFormat};
@@ -110,6 +111,8 @@ async fn serve(args: &DevArgs) -> anyhow::Result<ExitCode> {
         providers,
         models,
         endpoints,
+        organisations: Vec::new(),
+        workspaces: Vec::new(),
         keys: vec![key_config(&key)],
         keys_pepper: None,
         presets: Vec::new(),
@@ -212,6 +215,9 @@ fn edge_config(args: &DevArgs, certificates: &DevCertificates) -> EdgeConfig {
         region: "local".to_owned(),
         generations_kept: 10_000,
         generations_ttl: Duration::from_secs(3600),
+        // Sums in memory: what was tried is forgotten with the process.
+        ledger: LedgerConfig::default(),
+        quota: QuotaConfig::default(),
     }
 }
 
@@ -273,21 +279,20 @@ fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
 }
 
 fn key_config(key: &ApiKey) -> KeyConfig {
-    KeyConfig {
-        name: "dev".to_owned(),
-        digest: tidegate_edge::auth::digest(key.expose(), None),
-        disabled: false,
-        expires_at: None,
-        allowed_models: Vec::new(),
-        preferences: Preferences::default(),
-        mode: None,
-        hedge: false,
-        raw_errors: true,
-    }
+    // Limits that a person with a loop in a shell can meet, and that no demonstration runs into.
+    let limits = vec![
+        Limit::new(Scope::Key, Dimension::RequestsPerMinute, DEV_REQUESTS_PER_MINUTE),
+        Limit { warn_at: Some(80), ..Limit::new(Scope::Key, Dimension::Spend(Window::Day), DEV_DOLLARS_PER_DAY * 1_000_000) },
+    ];
+    KeyConfig { raw_errors: true, limits, ..KeyConfig::new("dev", tidegate_edge::auth::digest(key.expose(), None)) }
 }
 
 /// The model of requests that name none, and of the examples.
 const DEFAULT_MODEL: &str = "tidal/harbor";
+/// What the key of `dev` may do per minute: above the most that its own demonstration traffic makes.
+const DEV_REQUESTS_PER_MINUTE: u64 = 12_000;
+/// And spend per day, of money that nobody pays.
+const DEV_DOLLARS_PER_DAY: u64 = 25;
 /// Threads for the simulated providers, the operations port and the screen. Requests run on the edge's own workers.
 const BACKGROUND_THREADS: usize = 2;
 /// How often the live line is looked at.

@@ -8,11 +8,13 @@ mod control;
 pub(crate) mod control_node;
 mod endpoint;
 mod key;
+mod ledger;
 mod limits;
-mod organisation;
+mod owner;
 mod preferences;
 mod process;
 mod provider;
+mod quota;
 mod settings;
 
 use schemars::JsonSchema;
@@ -22,8 +24,9 @@ use serde_json::{Map, Value};
 pub(crate) use control::Control;
 pub(crate) use endpoint::{Endpoint, Modality, Model, PriceOverride, Prices, QuantizationName, TierName};
 pub(crate) use key::{Key, KeyPolicy};
+pub(crate) use ledger::Ledger;
 pub(crate) use limits::Limits;
-pub(crate) use organisation::{Organisation, Workspace};
+pub(crate) use owner::{Limit, Organisation, StoreDownName, Workspace};
 pub(crate) use preferences::{ModeName, Preferences};
 pub(crate) use process::{
     AccessLog, Certificate, Generations, Listener, Log, LogFormatName, Operations, Runtime, RuntimeModelName, Telemetry,
@@ -31,6 +34,7 @@ pub(crate) use process::{
 pub(crate) use provider::{
     Auth, Credential, DialectName, MaxTokensFieldName, Provider, Quirks, RateLimitsName, ReasoningName, UpstreamHttpName,
 };
+pub(crate) use quota::{Quota, Redis, RedisTls};
 pub(crate) use settings::Routing;
 
 use super::scalar::{Named, SecretRef, Span};
@@ -60,6 +64,10 @@ pub(crate) struct File {
     pub(crate) generations: Generations,
     /// The control plane to follow. Without it this file says everything. Fixed until a restart.
     pub(crate) control: Option<Control>,
+    /// Where use is counted against limits. Fixed until a restart.
+    pub(crate) quota: Quota,
+    /// Records of generations and sums over them. Fixed until a restart.
+    pub(crate) ledger: Ledger,
     /// Adds the catalogue that ships with this version: current models, endpoints and list prices of every provider whose key
     /// variable is set. Entries of this file win over shipped ones of the same name.
     pub(crate) catalog: Option<CatalogChoice>,
@@ -70,16 +78,16 @@ pub(crate) struct File {
     pub(crate) models: Named<Model>,
     /// Which provider serves which model, and for how much.
     pub(crate) endpoints: Vec<Endpoint>,
+    /// Who pays for keys, by name.
+    pub(crate) organisations: Named<Organisation>,
+    /// Parts of organisations, by name.
+    pub(crate) workspaces: Named<Workspace>,
     /// Callers' keys, by name. The file holds digests only: `tidegate key new` makes both.
     pub(crate) keys: Named<Key>,
     /// Secret that keys the digest function, so that digests are useless without it. `env:NAME` or `file:PATH`.
     pub(crate) keys_pepper: Option<SecretRef>,
     /// Named request fragments, by slug, for `@preset/slug` and the `preset` field. The request's own fields win.
     pub(crate) presets: Named<JsonObject>,
-    /// Who workspaces and keys belong to, by slug.
-    pub(crate) organisations: Named<Organisation>,
-    /// Parts of organisations, by slug.
-    pub(crate) workspaces: Named<Workspace>,
     /// What holds when neither key nor request say otherwise.
     pub(crate) defaults: Defaults,
     /// Constants of health, breakers and weights. The defaults are meant to be right; each can be overridden.

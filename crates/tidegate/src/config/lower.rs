@@ -9,12 +9,13 @@ mod control_node;
 pub(crate) mod credential;
 mod endpoint;
 mod key;
-mod organisation;
+mod owner;
 mod place;
 mod preferences;
 mod price;
 mod process;
 mod provider;
+mod quota;
 mod time;
 
 use std::collections::{HashMap, HashSet};
@@ -34,6 +35,7 @@ pub(crate) use control::ControlFiles;
 pub(crate) use control_node::{ControlNode, control_node};
 use place::Place;
 pub(crate) use process::ProcessConfig;
+pub(crate) use time::unix_seconds;
 
 /// How seriously missing secrets and files are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,14 +147,14 @@ impl<'a> Lowering<'a> {
             }
         }
         self.models_are_consistent(&file.models, &names, root.get("models"));
-        self.organisations(&file.organisations, root.get("organisations"));
-        self.workspaces(&file.workspaces, &file.organisations, root.get("workspaces"));
         let keys_pepper = match &file.keys_pepper {
             Some(reference) => self.secret(reference, root.get("keys_pepper")),
             None => None,
         };
         MeshConfig {
             revision: 1,
+            organisations: self.organisations(&file.organisations, &names, root.get("organisations")),
+            workspaces: self.workspaces(&file.workspaces, &file.organisations, &names, root.get("workspaces")),
             keys: self.keys(&file.keys, &names, root.get("keys")),
             presets: self.presets(&file.presets, root.get("presets")),
             defaults: self.defaults(file, &names, root.get("defaults")),

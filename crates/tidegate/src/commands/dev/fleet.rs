@@ -243,7 +243,7 @@ impl Vendor {
                 quirks: Quirks { developer_role: true, ..Quirks::default() },
                 ..ProviderInfo::new(self.slug, self.name, base_url, self.dialect)
             },
-            credentials: vec![CredentialConfig { name: "simulated".to_owned(), weight: 1, secret: Some(SIM_KEY.into()) }],
+            credentials: vec![CredentialConfig { name: "simulated".to_owned(), weight: 1, secret: Some(SIM_KEY.into()), own_key: false }],
             extra_roots: Vec::new(),
             only_extra_roots: false,
             allow_plain_http: true,

@@ -36,7 +36,7 @@ pub(super) fn from_environment() -> Real {
         real.announced.push((info.slug.clone(), variable.clone()));
         real.providers.push(ProviderConfig {
             info: info.clone(),
-            credentials: vec![CredentialConfig { name: variable.clone(), weight: 1, secret: Some(secret.trim().into()) }],
+            credentials: vec![CredentialConfig { name: variable.clone(), weight: 1, secret: Some(secret.trim().into()), own_key: false }],
             extra_roots: Vec::new(),
             only_extra_roots: false,
             allow_plain_http: false,

@@ -36,6 +36,8 @@ impl Changes {
                 "endpoints",
                 delta(named(&old.mesh.endpoints, |endpoint| &endpoint.name), named(&new.mesh.endpoints, |endpoint| &endpoint.name)),
             ),
+            ("organisations", delta(named(&old.mesh.organisations, |one| &one.name), named(&new.mesh.organisations, |one| &one.name))),
+            ("workspaces", delta(named(&old.mesh.workspaces, |one| &one.name), named(&new.mesh.workspaces, |one| &one.name))),
             ("keys", delta(named(&old.mesh.keys, |key| &key.name), named(&new.mesh.keys, |key| &key.name))),
             ("presets", delta(named(&old.mesh.presets, |preset| &preset.slug), named(&new.mesh.presets, |preset| &preset.slug))),
         ];
@@ -54,6 +56,8 @@ impl Changes {
             ("limits", differ(&old.edge.limits, &new.edge.limits)),
             ("access_log", old.edge.access_log != new.edge.access_log),
             ("generations", old.edge.generations_kept != new.edge.generations_kept || old.edge.generations_ttl != new.edge.generations_ttl),
+            ("ledger", old.edge.ledger != new.edge.ledger),
+            ("quota", differ(&old.edge.quota, &new.edge.quota)),
             ("log.format", old.process.log.format != new.process.log.format),
             ("telemetry", old.process.telemetry != new.process.telemetry),
         ];

@@ -32,7 +32,7 @@ One YAML file says what an edge is. `tidegate check FILE` names every problem in
 * Prices are decimal USD, per million tokens, and are read exactly, as a number or in quotes.
 * An environment variable overrides a key: `TIDEGATE__OPERATIONS__ADDRESS=0.0.0.0:9090` sets `operations.address`. Keys are joined
   by two underscores, list items are numbered from 0, values are YAML.
-* What a reload takes over: `catalog`, `providers`, `models`, `endpoints`, `keys`, `keys_pepper`, `presets`, `defaults`, `routing`,
+* What a reload takes over: `catalog`, `providers`, `models`, `endpoints`, `organisations`, `workspaces`, `keys`, `keys_pepper`, `presets`, `defaults`, `routing`,
   `log.level`. Everything else needs a restart, and the log says so when it changed.
 
 Editors complete and check the file with [tidegate.schema.json](tidegate.schema.json); its first line is then

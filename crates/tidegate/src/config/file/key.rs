@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{ModeName, Preferences};
+use super::{Limit, ModeName, Preferences, StoreDownName};
 use crate::config::scalar::Span;
 
 /// One caller's key, known by its digest.
@@ -32,6 +32,19 @@ pub(crate) struct Key {
     /// Show the provider's own error text to this caller.
     #[serde(default)]
     pub(crate) raw_errors: bool,
+    /// Name of the organisation that pays. Without it: the workspace's, or none.
+    pub(crate) organisation: Option<String>,
+    /// Name of the workspace.
+    pub(crate) workspace: Option<String>,
+    /// Limits of this key alone; those of its workspace and organisation hold too.
+    #[serde(default)]
+    pub(crate) limits: Vec<Limit>,
+    /// What the key may do while its use cannot be counted.
+    #[serde(default)]
+    pub(crate) on_store_down: StoreDownName,
+    /// Prompts and answers of this key are stored where `ledger.content` says.
+    #[serde(default)]
+    pub(crate) store_content: bool,
 }
 
 /// What a key of the control plane may do: a key without what identifies it.
@@ -48,6 +61,12 @@ pub(crate) struct KeyPolicy {
     pub(crate) hedge: bool,
     /// Show the provider's own error text to this caller.
     pub(crate) raw_errors: bool,
+    /// Limits of this key alone; those of its workspace and organisation hold too.
+    pub(crate) limits: Vec<Limit>,
+    /// What the key may do while its use cannot be counted.
+    pub(crate) on_store_down: StoreDownName,
+    /// Prompts and answers of this key are stored where the edge's `ledger.content` says.
+    pub(crate) store_content: bool,
     /// How long an edge serves the key without word from the control plane. Without it: as the edge says.
     pub(crate) grace: Option<Span>,
 }

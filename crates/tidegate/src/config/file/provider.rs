@@ -129,6 +129,7 @@ pub(crate) struct Credential {
     pub(crate) name: Option<String>,
     pub(crate) secret: SecretRef,
     pub(crate) weight: Option<u32>,
+    pub(crate) own_key: Option<bool>,
 }
 
 /// One account at a provider.
@@ -141,6 +142,8 @@ struct FullCredential {
     secret: SecretRef,
     /// Share of requests relative to the provider's other credentials; 0 takes it out. Without it: 1.
     weight: Option<u32>,
+    /// The account is the callers' own, so that the provider bills them: they are charged `fee.own_key_percent` only. Without it: `false`.
+    own_key: Option<bool>,
 }
 
 /// Certificate authorities of a provider.
@@ -199,12 +202,12 @@ impl<'de> Deserialize<'de> for Credential {
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Credential, E> {
                 let secret = SecretRef::deserialize(de::value::StrDeserializer::new(text))?;
-                Ok(Credential { name: None, secret, weight: None })
+                Ok(Credential { name: None, secret, weight: None, own_key: None })
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Credential, A::Error> {
-                let FullCredential { name, secret, weight } = Deserialize::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(Credential { name, secret, weight })
+                let FullCredential { name, secret, weight, own_key } = Deserialize::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Credential { name, secret, weight, own_key })
             }
         }
 

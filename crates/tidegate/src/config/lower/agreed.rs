@@ -9,6 +9,7 @@ use secrecy::SecretString;
 use tidegate_edge::config::{EndpointConfig, KeyPolicy, MeshConfig, ProviderConfig};
 use tidegate_proto::v1::{Override, OverrideAction, Resource, ResourceId};
 use tidegate_proto::{Kind, Problem};
+use tidegate_quota::Scope;
 
 use super::{Lowering, OpenSealed, Place, Sealed, Secrets};
 use crate::config::file::{self, File, ModeName};
@@ -114,6 +115,7 @@ pub(crate) fn key_policy(body: &[u8]) -> Result<KeyPolicy, Vec<Problem>> {
         dangling: HashMap::new(),
     };
     let preferences = lowering.preferences(&raw.preferences, Place::of(&tree).get("preferences"));
+    let limits = lowering.owner_limits(&raw.limits, Scope::Key, None, Place::of(&tree).get("limits"));
     let problems = plain(&lowering.report);
     if !problems.is_empty() {
         return Err(problems);
@@ -124,6 +126,9 @@ pub(crate) fn key_policy(body: &[u8]) -> Result<KeyPolicy, Vec<Problem>> {
         mode: raw.mode.map(ModeName::lower),
         hedge: raw.hedge,
         raw_errors: raw.raw_errors,
+        limits,
+        on_store_down: raw.on_store_down.lower(),
+        store_content: raw.store_content,
         grace: raw.grace.map(|span| span.0),
     })
 }

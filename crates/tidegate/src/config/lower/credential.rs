@@ -19,7 +19,12 @@ impl<'a> Lowering<'a> {
             let unreadable = self.whole.get("providers").get(&info.slug).get("credentials").node().items();
             if !unreadable.is_empty() {
                 // They were there, and what is wrong with them has been reported.
-                return Some(vec![CredentialConfig { name: "unreadable".to_owned(), weight: 1, secret: Some(placeholder()) }]);
+                return Some(vec![CredentialConfig {
+                    name: "unreadable".to_owned(),
+                    weight: 1,
+                    secret: Some(placeholder()),
+                    own_key: false,
+                }]);
             }
             return self.well_known_credential(info, place);
         }
@@ -52,21 +57,21 @@ impl<'a> Lowering<'a> {
         {
             self.error(place, "the secret holds characters that no key has", "check for line breaks or quotes around it");
         }
-        CredentialConfig { name, weight: raw.weight.unwrap_or(1), secret }
+        CredentialConfig { name, weight: raw.weight.unwrap_or(1), secret, own_key: raw.own_key.unwrap_or(false) }
     }
 
     fn well_known_credential(&mut self, info: &ProviderInfo, place: Place<'a>) -> Option<Vec<CredentialConfig>> {
         if matches!(info.auth, AuthScheme::None) {
-            return Some(vec![CredentialConfig { name: "none".to_owned(), weight: 1, secret: None }]);
+            return Some(vec![CredentialConfig { name: "none".to_owned(), weight: 1, secret: None, own_key: false }]);
         }
         if let Some((name, secret)) = well_known(info, self.environment) {
-            return Some(vec![CredentialConfig { name, weight: 1, secret: Some(secret) }]);
+            return Some(vec![CredentialConfig { name, weight: 1, secret: Some(secret), own_key: false }]);
         }
         let message = format!("no credentials for `{}`", info.slug);
         match info.key_env.first() {
             Some(variable) => {
                 self.missing(place, message, format!("set {variable}, or add `credentials: [env:NAME]`"));
-                Some(vec![CredentialConfig { name: variable.clone(), weight: 1, secret: Some(placeholder()) }])
+                Some(vec![CredentialConfig { name: variable.clone(), weight: 1, secret: Some(placeholder()), own_key: false }])
             }
             None => {
                 self.error(place, message, "add `credentials: [env:NAME]`, or `[none]` for a provider that needs no key");

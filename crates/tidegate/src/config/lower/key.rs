@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use tidegate_edge::config::KeyConfig;
+use tidegate_quota::Scope;
 use tidegate_runtime::api_key::parse_digest;
 
 use super::time::unix_seconds;
@@ -50,6 +51,7 @@ impl<'a> Lowering<'a> {
             self.known_model(slug, names, place.get("allowed_models").item(index));
         }
         let preferences = self.preferences(&raw.preferences, place.get("preferences"));
+        let limits = self.owner_limits(&raw.limits, Scope::Key, Some(names), place.get("limits"));
         let digest = parse_digest(&raw.digest);
         if digest.is_none() {
             self.error(
@@ -68,6 +70,11 @@ impl<'a> Lowering<'a> {
             mode: raw.mode.map(ModeName::lower),
             hedge: raw.hedge,
             raw_errors: raw.raw_errors,
+            organisation: raw.organisation.clone(),
+            workspace: raw.workspace.clone(),
+            limits,
+            on_store_down: raw.on_store_down.lower(),
+            store_content: raw.store_content,
         })
     }
 }

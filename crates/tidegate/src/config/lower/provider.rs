@@ -25,7 +25,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 pub(super) fn from_environment(slug: &str, environment: &Environment) -> Option<ProviderConfig> {
     let info = ProviderCatalog::shipped().get(slug)?;
     let (name, secret) = well_known(info, environment)?;
-    Some(config_of(info.clone(), vec![CredentialConfig { name, weight: 1, secret: Some(secret) }]))
+    Some(config_of(info.clone(), vec![CredentialConfig { name, weight: 1, secret: Some(secret), own_key: false }]))
 }
 
 /// A provider with everything at its default.

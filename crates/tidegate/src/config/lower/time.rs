@@ -1,7 +1,7 @@
 //! Calendar moments as Unix seconds.
 
 /// Reads `2027-01-31` (the start of that UTC day) or an RFC 3339 moment such as `2027-01-31T18:00:00+01:00`.
-pub(super) fn unix_seconds(text: &str) -> Option<u64> {
+pub(crate) fn unix_seconds(text: &str) -> Option<u64> {
     let (date, time) = match text.split_once(['T', 't', ' ']) {
         Some((date, time)) => (date, Some(time)),
         None => (text, None),
