@@ -499,7 +499,9 @@ impl Running {
                 }
                 // The core has stopped with the proposal in its hands, or another leader has put something else in its place here, though it
                 // may have been committed from the log of a third.
-                Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) | RaftError::Fatal(_)) => return Err(ProposeError::Unknown),
+                Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) | RaftError::Fatal(_)) => {
+                    return Err(ProposeError::Unknown);
+                }
                 Err(RaftError::APIError(
                     error @ (ClientWriteError::ChangeMembershipError(_) | ClientWriteError::PreconditionFailed(_)),
                 )) => return Err(ProposeError::Refused(error.to_string())),

@@ -174,8 +174,7 @@ impl Running {
         let precondition = Precondition::LastMembershipLogId { last_membership_log_id: *seen.log_id() };
         let changing = async {
             loop {
-                let outcome =
-                    self.raft.change_membership_if(change.clone(), retain == Retain::Learners, [precondition.clone()]).await;
+                let outcome = self.raft.change_membership_if(change.clone(), retain == Retain::Learners, [precondition.clone()]).await;
                 match outcome {
                     // As with proposals: a leader of this moment waits for its quorum.
                     Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) if to.reason == ForwardReason::LeaseExpired => {

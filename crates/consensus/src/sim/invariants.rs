@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use openraft::{RaftMetrics, ServerState};
 
-use super::world::World;
 use super::Sim;
+use super::world::World;
 use crate::log_store::Peek;
 use crate::types::{LogId, Vote};
 
@@ -153,9 +153,7 @@ fn log_matching(one: &Look, other: &Look) -> Result<(), String> {
         return Ok(());
     };
     match pairs[..same].iter().find(|(a, b)| a != b) {
-        Some((a, b)) => {
-            Err(format!("nodes {} and {} agree at {} and differ before: {a} and {b}", one.id, other.id, pairs[same].0))
-        }
+        Some((a, b)) => Err(format!("nodes {} and {} agree at {} and differ before: {a} and {b}", one.id, other.id, pairs[same].0)),
         None => Ok(()),
     }
 }

@@ -11,9 +11,9 @@ use openraft::type_config::TypeConfigExt as _;
 use openraft::{Config, Raft, RaftMetrics};
 use parking_lot::Mutex;
 
+use super::Sim;
 use super::registers::{Ledger, Registers, Replica};
 use super::transport::Transport;
-use super::Sim;
 use crate::config::ConsensusConfig;
 use crate::log_store::LogStore;
 use crate::log_store::tests::disk::Disk;
