@@ -267,9 +267,8 @@ impl Consensus {
                 }
                 // Asked for again, as openraft ignores the wish while it writes an earlier one.
                 running.raft.trigger().snapshot().await.map_err(|error| ChangeError::Stopped(error.to_string()))?;
-                match tokio::time::timeout(ASK_AGAIN, watch.changed()).await {
-                    Ok(Err(_)) => return Err(ChangeError::Stopped(self.node.why_not())),
-                    Ok(Ok(())) | Err(_) => {}
+                if let Ok(Err(_)) = tokio::time::timeout(ASK_AGAIN, watch.changed()).await {
+                    return Err(ChangeError::Stopped(self.node.why_not()));
                 }
             }
         };
@@ -325,12 +324,13 @@ impl Consensus {
             return;
         }
         *life = Life::Over;
-        if let Some(running) = self.node.running() {
-            if running.raft.is_leader() && running.membership().voter_ids().count() > 1 {
-                match running.transfer_leader(None).await {
-                    Ok(successor) => tracing::info!(successor, "leadership was handed over"),
-                    Err(error) => tracing::warn!(%error, "hand leadership over before stopping"),
-                }
+        if let Some(running) = self.node.running()
+            && running.raft.is_leader()
+            && running.membership().voter_ids().count() > 1
+        {
+            match running.transfer_leader(None).await {
+                Ok(successor) => tracing::info!(successor, "leadership was handed over"),
+                Err(error) => tracing::warn!(%error, "hand leadership over before stopping"),
             }
         }
         self.stop("the node was shut down").await;
@@ -381,12 +381,19 @@ impl Consensus {
         let tick = self.node.config.timing.heartbeat;
         tasks.spawn_on(handle, "raft-status", async move {
             while let Some(node) = node.upgrade() {
+                let metrics = node.running().map(|running| {
+                    let mut metrics = running.raft.metrics();
+                    // Seen before the look, so that a change during it is not missed, and an old one does not end the wait.
+                    drop(metrics.borrow_and_update());
+                    metrics
+                });
                 node.publish_status();
-                let metrics = node.running().map(|running| running.raft.metrics());
                 drop(node);
                 let changed = async {
                     match metrics {
-                        Some(mut metrics) => drop(metrics.changed().await),
+                        Some(mut metrics) => {
+                            let _ = metrics.changed().await;
+                        }
                         None => std::future::pending().await,
                     }
                 };

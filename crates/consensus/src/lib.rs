@@ -1,6 +1,25 @@
 //! Consensus: owns every openraft type, so that nothing else in the tree knows which Raft library there is.
 //!
-//! It agrees on an order of opaque entries and feeds them to an application; what the entries mean is the application's business.
+//! It agrees on an order of opaque entries and feeds them to an application; what the entries mean is the application's business. Whoever
+//! proposes learns whether the entry was committed, was certainly not, or that nobody knows ([`ProposeError`]); whoever reads can make the
+//! read linearizable on any node ([`Consensus::read_barrier`]).
+//!
+//! What is on disk and on the wire is protobuf of our own (`proto/tidegate/v1/raft.proto`), with a format number. What is on disk is never
+//! doubted and used at once: any error of the disk, and anything that does not verify, stops the node ([`Consensus::failed`]).
+//!
+//! # Tests with random input
+//!
+//! `cargo test -p tidegate-consensus` runs the share of a pull request. The numbers of seeds are taken from the environment:
+//!
+//! ```text
+//! nightly  TIDEGATE_SIM_SEEDS=20000 TIDEGATE_HISTORY_SEEDS=2000 TIDEGATE_REJOIN_SEEDS=200 TIDEGATE_PARTIAL_SEEDS=500
+//!          TIDEGATE_CRASH_SEEDS=5000 TIDEGATE_DISK_SEEDS=2000 TIDEGATE_FLIP_SEEDS=2000  cargo test --release -p tidegate-consensus
+//! weekly   the same with ten times the numbers, and TIDEGATE_FIRST_SEED for seeds that were not run before
+//! one      TIDEGATE_SEED=n cargo test -p tidegate-consensus NAME; a failure prints this line
+//!          (TIDEGATE_SIM_TRACE=1 and --nocapture say what happened to the simulated machines)
+//! ```
+//!
+//! `cargo test -p tidegate-consensus --features known-bugs known_bugs` makes known mistakes on purpose, and fails when one goes unnoticed.
 
 #![warn(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]

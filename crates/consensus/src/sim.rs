@@ -67,7 +67,9 @@ async fn founded(seed: u64, voters: u64) -> Arc<World> {
     }
     let members: BTreeMap<u64, _> = (1..=voters).map(|node| (node, instance(node))).collect();
     world.raft(1).unwrap().initialize(members).await.unwrap();
-    while world.leader().is_none() {
+    // A founder that is cut off before it has told the others is alone for ever.
+    let everyone_knows = || world.nodes().into_iter().all(|node| world.metrics(node).is_some_and(|metrics| metrics.last_applied.is_some()));
+    while world.leader().is_none() || !everyone_knows() {
         Sim::sleep(Duration::from_millis(50)).await;
     }
     world
@@ -157,8 +159,17 @@ async fn converge(world: &Arc<World>, invariants: &mut Invariants) -> Result<(),
             };
         }
         if now() > deadline {
-            let where_they_are: Vec<String> = members.iter().map(|id| format!("{id}: {:?}", applied(*id))).collect();
-            return Err(format!("members have not caught up with the leader within 20 s: {where_they_are:?}"));
+            let mut text = "members have not caught up with the leader within 20 s".to_owned();
+            world.each(|id, host| {
+                let peek = host.log.peek();
+                let index = |id: Option<crate::types::LogId>| id.map_or(0, |id| id.index);
+                let (last, flushed) = (index(peek.entries.last().copied()), index(peek.flushed));
+                text.push_str(&format!("; node {id}: last {last}, flushed {flushed}, applied {}", host.registers.lock().last));
+            });
+            let matched = leader.replication.unwrap_or_default();
+            let matched: Vec<(u64, u64)> =
+                matched.into_iter().map(|(id, matched)| (id, matched.map_or(0, |matched| matched.index))).collect();
+            return Err(format!("{text}; leader {} has matched {matched:?}", leader.id));
         }
     }
 }

@@ -154,11 +154,11 @@ impl LogDatabase {
             identity: get(&meta, IDENTITY)?,
         };
         let log = transaction.open_table(LOG).map_err(|error| io_error(error.into()))?;
-        let mut next = found.purged.map_or(0, |purged: LogId| purged.index + 1);
+        let first = found.purged.map_or(0, |purged: LogId| purged.index + 1);
         let mut tail = std::collections::VecDeque::new();
         let mut bytes = 0;
         let mut last = found.purged;
-        for item in log.iter().map_err(|error| io_error(error.into()))? {
+        for (next, item) in (first..).zip(log.iter().map_err(|error| io_error(error.into()))?) {
             let (index, record) = item.map_err(|error| io_error(error.into()))?;
             let entry = open_entry(index.value(), record.value())?;
             if index.value() != next {
@@ -168,7 +168,6 @@ impl LogDatabase {
                 return Err(corrupt(format!("term {} behind a later one at index {next}", entry.log_id.leader_id.term)));
             }
             last = Some(entry.log_id);
-            next += 1;
             bytes += weight(&entry);
             tail.push_back(entry);
             while tail.len() > tail_entries || bytes > tail_bytes {

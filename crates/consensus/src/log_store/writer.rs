@@ -139,7 +139,7 @@ impl<C: Types> Writer<C> {
     }
 
     fn tell(&mut self, outcome: &io::Result<()>) {
-        let copy = || outcome.as_ref().map(|()| ()).map_err(|error| io::Error::new(error.kind(), error.to_string()));
+        let copy = || outcome.as_ref().copied().map_err(|error| io::Error::new(error.kind(), error.to_string()));
         for waiting in self.waiting.drain(..) {
             match waiting {
                 // Whoever asked may have stopped waiting.

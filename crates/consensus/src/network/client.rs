@@ -14,6 +14,7 @@ use tidegate_proto::v1;
 use tidegate_runtime::backoff::BackoffBounds;
 use tonic::{Response, Status};
 
+use super::leash::leash;
 use super::links::{Lane, Links, Outcome};
 use super::requests;
 use crate::member::Instance;
@@ -100,6 +101,7 @@ impl Connection {
         let under_way = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&under_way);
         let mut hello = Some(self.links.hello(self.target));
+        let (leash, input) = leash(input);
         let messages = input.map(move |request| {
             counted.fetch_add(1, Ordering::Relaxed);
             v1::RaftAppendRequest { hello: hello.take(), ..requests::append(&request) }
@@ -111,10 +113,10 @@ impl Connection {
             Ok(Err(status)) => return Err(self.links.error(self.target, Lane::Append, &status)),
             Err(_) => return Err(self.links.timeout(self.target, Lane::Append, RPCTypes::AppendEntries, stall)),
         };
-        let results = stream::unfold(Some(answers), move |answers| {
+        let results = stream::unfold(Some((answers, leash)), move |answers| {
             let under_way = Arc::clone(&under_way);
             async move {
-                let mut answers = answers?;
+                let (mut answers, leash) = answers?;
                 loop {
                     // Dropping the wait loses nothing: an answer that comes later is still in the stream.
                     let result = match tokio::time::timeout(stall, answers.next()).await {
@@ -122,7 +124,7 @@ impl Connection {
                             under_way.fetch_sub(1, Ordering::Relaxed);
                             self.links.report(self.target, Lane::Append, Outcome::Answered);
                             let result = requests::read_appended(answer).map_err(malformed);
-                            return Some((result, Some(answers)));
+                            return Some((result, Some((answers, leash))));
                         }
                         Ok(Some(Err(status))) => Err(self.links.error(self.target, Lane::Append, &status)),
                         Ok(None) => return None,

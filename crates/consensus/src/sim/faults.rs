@@ -15,6 +15,9 @@ pub(super) async fn trouble(world: Arc<World>, until: u64, membership: Membershi
     let mut random = world.draw(fastrand::Rng::fork);
     while now() < until {
         Sim::sleep(Duration::from_millis(random.u64(200..3_000))).await;
+        if now() >= until {
+            return;
+        }
         let nodes = world.nodes();
         let pick = |random: &mut fastrand::Rng| nodes[random.usize(0..nodes.len())];
         match random.u8(0..16) {

@@ -55,7 +55,7 @@ async fn longest_gap(world: &Arc<World>, until: u64) -> Duration {
                 last = now();
             }
         }
-        Sim::sleep(Duration::from_millis(10)).await;
+        Sim::sleep(Duration::from_millis(100)).await;
     }
     Duration::from_micros(longest.max(now() - last))
 }
@@ -68,9 +68,9 @@ fn rejoin(seed: u64) -> Result<(), String> {
         let leader = world.leader().unwrap();
         let lonely = world.nodes().into_iter().find(|node| *node != leader).unwrap();
         world.cut(world.nodes().into_iter().flat_map(|node| [(node, lonely), (lonely, node)]));
-        longest_gap(&world, now() + 15_000_000).await;
+        longest_gap(&world, now() + 12_000_000).await;
         world.heal();
-        let gap = longest_gap(&world, now() + 10_000_000).await;
+        let gap = longest_gap(&world, now() + 8_000_000).await;
         if gap < Duration::from_secs(1) { Ok(()) } else { Err(format!("no commit for {gap:?} after a voter has come back")) }
     })
 }
@@ -111,8 +111,13 @@ fn partial(seed: u64) -> Result<(), String> {
             }
         }
         let limit = TIMING.election_max * 4 + TIMING.quorum_loss_probe;
-        let gap = longest_gap(&world, now() + 40_000_000).await;
-        if gap < limit { Ok(()) } else { Err(format!("no commit for {gap:?}, {limit:?} are allowed")) }
+        let gap = longest_gap(&world, now() + 25_000_000).await;
+        if gap < limit {
+            return Ok(());
+        }
+        let nodes: Vec<String> =
+            world.nodes().into_iter().filter_map(|node| world.metrics(node)).map(|metrics| metrics.to_string()).collect();
+        Err(format!("no commit for {gap:?}, {limit:?} are allowed: {}", nodes.join("\n")))
     })
 }
 

@@ -19,7 +19,7 @@ use super::Sim;
 use super::world::{SimRaft, World};
 use crate::known_bugs::{Bug, on};
 use crate::member::Instance;
-use crate::network::requests;
+use crate::network::{leash, requests};
 use crate::state_store::SnapshotFile;
 use crate::types::{LeaderId, Vote};
 
@@ -79,7 +79,8 @@ impl Link {
             self.back().await?;
             Some(answer)
         };
-        let patience = option.soft_ttl();
+        // A dead connection is noticed by its keep-alive, however patient the call is.
+        let patience = option.soft_ttl().min(super::TIMING.heartbeat * 12);
         match Sim::timeout(patience, asked).await {
             Ok(Some(answer)) => Ok(answer),
             Ok(None) if self.world.chance(50) => Err(self.unreachable()),
@@ -133,7 +134,8 @@ impl RaftNetworkV2<Sim> for Link {
                 return Err(this.unreachable());
             };
             let (world, from, incarnation, to) = (Arc::clone(&this.world), this.from, this.incarnation, this.to);
-            let arriving = stream::unfold((input, world), move |(mut input, world)| async move {
+            let (leash, input) = leash(input);
+            let arriving = stream::unfold((Box::pin(input), world), move |(mut input, world)| async move {
                 let request = input.next().await?;
                 let message: v1::RaftAppendRequest = over_the_wire(requests::append(&request));
                 let delay = world.passes(from, incarnation, to)?;
@@ -143,13 +145,13 @@ impl RaftNetworkV2<Sim> for Link {
             });
             // The two ends do not move in step: a real connection has room for some messages.
             let answers = raft.stream_append(Box::pin(arriving));
-            let returning = stream::unfold(Some(Box::pin(answers)), move |answers| async move {
-                let mut answers = answers?;
+            let returning = stream::unfold(Some((Box::pin(answers), leash)), move |answers| async move {
+                let (mut answers, leash) = answers?;
                 match answers.next().await {
                     Some(Ok(answer)) => {
                         let answer = requests::read_appended::<Sim>(over_the_wire(requests::appended::<Sim>(&answer))).unwrap();
                         match this.back().await {
-                            Some(()) => Some((Ok(answer), Some(answers))),
+                            Some(()) => Some((Ok(answer), Some((answers, leash)))),
                             None => Some((Err(this.unreachable()), None)),
                         }
                     }
