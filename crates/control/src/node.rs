@@ -17,7 +17,7 @@ use secrecy::SecretString;
 use thiserror::Error;
 use tidegate_consensus::{Application, Consensus, ConsensusConfig, Frozen, RestoreError, StartError};
 use tidegate_proto::v1::sync_server::SyncServer;
-use tidegate_proto::v1::{Command, HealthBatch, MemberMeta, command};
+use tidegate_proto::v1::{Command, HealthBatch, MemberMeta, ReportCell, command};
 use tidegate_runtime::mesh::{
     Accept, Admit, Dial, Identity, IdentityFiles, MeshMetrics, MtlsDialer, MtlsListener, MtlsOptions, PlainDialer, PlainListener, Role,
 };
@@ -30,7 +30,7 @@ use crate::admin::{self, Access, Admin, AdminParts, Validate, ValidatePolicy};
 use crate::agreement::Agreement;
 use crate::api::sync::{Presence, SyncLimits, SyncParts, SyncService};
 use crate::edges::Edges;
-use crate::fleet::{FleetConfig, FleetPeers, FleetService, Leader};
+use crate::fleet::{FleetConfig, FleetPeers, FleetService, Leader, Taken};
 use crate::leader::{self, LeaderParts};
 use crate::machine::Machine;
 use crate::proposer::Proposer;
@@ -186,7 +186,7 @@ impl Node {
             presence: presence(&agreement, &config, &build),
             published: published.clone(),
             followers: followers.clone(),
-            take_report: take_report(Arc::clone(&fleet)),
+            take_report: take_report(Arc::clone(&fleet), followers.clone(), clock),
             staleness: staleness(&agreement, clock),
             limits: SyncLimits::default(),
             tasks: tasks.clone(),
@@ -433,10 +433,18 @@ fn presence(agreement: &Agreement, config: &ControlConfig, build: &str) -> Arc<d
     })
 }
 
-fn take_report(fleet: Arc<OnceLock<FleetService>>) -> crate::api::sync::TakeReport {
+fn take_report(fleet: Arc<OnceLock<FleetService>>, followers: Followers, clock: Clock) -> crate::api::sync::TakeReport {
     Arc::new(move |introduction, report| {
-        if let Some(fleet) = fleet.get() {
-            fleet.report(&introduction.edge, report);
+        let failed = |cell: &ReportCell| {
+            let all = [cell.connect, cell.first_token_timeout, cell.server_error, cell.overloaded, cell.cut, cell.malformed];
+            all.into_iter().map(u64::from).sum::<u64>()
+        };
+        let failures: u64 = report.cells.iter().map(failed).sum();
+        let good: u64 = report.cells.iter().map(|cell| u64::from(cell.ok)).sum();
+        // A report that is sent again counts once, with whoever merges it.
+        let new = fleet.get().is_none_or(|fleet| fleet.report(&introduction.edge, report) == Taken::New);
+        if new {
+            followers.count(introduction, good + failures, failures, clock.unix_millis());
         }
     })
 }

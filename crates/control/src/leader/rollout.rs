@@ -28,7 +28,7 @@ pub struct EdgeView {
     pub applied: u64,
     /// Newest index that it has refused and not gone beyond, and why.
     pub refused: Option<(u64, String)>,
-    /// Answers that it gave lately, and those of them with status 5xx.
+    /// Attempts at providers lately, and those of them that failed.
     pub answers: u64,
     /// See `answers`.
     pub failures: u64,
@@ -41,8 +41,8 @@ impl From<&EdgeStatus> for EdgeView {
             region: edge.region.clone(),
             applied: edge.applied,
             refused: edge.refused.as_ref().map(|nack| (nack.index, nack.reason.clone())),
-            answers: 0,
-            failures: 0,
+            answers: edge.attempts,
+            failures: edge.failures,
         }
     }
 }

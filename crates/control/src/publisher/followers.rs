@@ -59,6 +59,26 @@ struct Progress {
     ack: Ack,
     sent: u64,
     refused: Option<Nack>,
+    tally: Tally,
+}
+
+/// Attempts of the last half to whole minute: two buckets, so that old ones leave without a clock of their own.
+#[derive(Debug, Clone, Copy, Default)]
+struct Tally {
+    began_ms: u64,
+    now: (u64, u64),
+    before: (u64, u64),
+}
+
+impl Tally {
+    fn at(mut self, now_ms: u64) -> Self {
+        let age = now_ms.saturating_sub(self.began_ms);
+        if age >= TALLY_MS {
+            self.before = if age < 2 * TALLY_MS { self.now } else { (0, 0) };
+            (self.now, self.began_ms) = ((0, 0), now_ms);
+        }
+        self
+    }
 }
 
 /// What is for this edge besides the state. Slots, not queues: the newest of each kind is what matters.
@@ -172,6 +192,17 @@ impl Followers {
         by_name.range((edge.to_owned(), 0)..=(edge.to_owned(), u64::MAX)).map(|(_, follower)| Arc::clone(follower)).collect()
     }
 
+    /// Counts what an edge reported: attempts at providers, and those of them that failed.
+    pub fn count(&self, introduction: &Introduction, attempts: u64, failures: u64, now_ms: u64) {
+        let key = (introduction.edge.clone(), introduction.instance);
+        let Some(follower) = self.inner.by_name.lock().get(&key).cloned() else { return };
+        let mut progress = follower.progress.lock();
+        let mut tally = progress.tally.at(now_ms);
+        tally.now.0 = tally.now.0.saturating_add(attempts);
+        tally.now.1 = tally.now.1.saturating_add(failures);
+        progress.tally = tally;
+    }
+
     pub(crate) fn acknowledged(&self, follower: &Follower, ack: Ack, now_ms: u64) {
         let mut progress = follower.progress.lock();
         progress.heard_ms = now_ms;
@@ -214,6 +245,8 @@ impl Follower {
             revoked: progress.ack.revoked,
             sent: progress.sent,
             refused: progress.refused.clone(),
+            attempts: progress.tally.at(now_ms).now.0 + progress.tally.at(now_ms).before.0,
+            failures: progress.tally.at(now_ms).now.1 + progress.tally.at(now_ms).before.1,
         }
     }
 
@@ -266,5 +299,7 @@ pub(crate) enum Ends {
     Stream,
 }
 
+/// Length of a bucket of [`Tally`]: a stage of a rollout, so that what is counted is mostly of the stage.
+const TALLY_MS: u64 = 30_000;
 /// Answers that wait for an edge that does not read.
 const ANSWERS_WAITING: usize = 16;

@@ -68,6 +68,8 @@ fn opened(
         nonce: found.nonce.to_vec(),
         ciphertext: found.ciphertext.to_vec(),
     };
+    // A cluster founded from a backup has secrets that were sealed in the one before; what is said here is authenticated by the seal.
+    let cluster = if found.cluster.is_empty() { cluster } else { &found.cluster };
     let place = Place { cluster, credential: &name, version: found.version };
     keyring.open(place, &sealed).map_err(|error| format!("credential `{name}`: {error}"))
 }
@@ -93,7 +95,7 @@ mod tests {
         Resource { id: Some(ResourceId { kind: kind.to_string(), name: name.to_owned() }), body: body.into(), revision: 1 }
     }
 
-    fn sealed(kek: &Kek, cluster: &str) -> Vec<u8> {
+    fn sealed(kek: &Kek, cluster: &str, said: &str) -> Vec<u8> {
         let place = Place { cluster, credential: "openai/main", version: 3 };
         let sealed = kek.public().seal(place, &"sk-secret".into()).unwrap();
         SealedCredential {
@@ -104,6 +106,7 @@ mod tests {
             wrapped_dek: sealed.wrapped_dek.into(),
             nonce: sealed.nonce.into(),
             ciphertext: sealed.ciphertext.into(),
+            cluster: said.to_owned(),
             ..SealedCredential::default()
         }
         .encode_to_vec()
@@ -114,12 +117,15 @@ mod tests {
         let kek = Kek::generate("k1").unwrap();
         let mut resources = ResourceMap::default();
         resources.upsert(resource(Kind::Provider, "openai", r#"{"credentials":[{"name":"main","secret":"sealed"}]}"#));
-        resources.upsert(resource(Kind::Credential, "openai/main", sealed(&kek, "c1")));
+        resources.upsert(resource(Kind::Credential, "openai/main", sealed(&kek, "c1", "")));
+        let mut restored = resources.clone();
+        restored.upsert(resource(Kind::Credential, "openai/main", sealed(&kek, "c1", "c1")));
         let keyring = Arc::new(Keyring::of(kek));
         let compile_with = |keyring| compile(keyring, "eu".to_owned(), None);
         let mesh = compile_with(Some(Arc::clone(&keyring)))("c1", &resources).unwrap();
         let secret = mesh.providers[0].credentials[0].secret.as_ref().unwrap();
         assert_eq!(secret.expose_secret(), "sk-secret");
+        assert!(compile_with(Some(Arc::clone(&keyring)))("c2", &restored).is_ok(), "after a restore the cluster has another name");
         let other = compile_with(Some(keyring))("c2", &resources).unwrap_err();
         assert_eq!(other[0].resource.as_ref().unwrap().name, "openai");
         assert!(compile_with(None)("c1", &resources).unwrap_err()[0].message.contains("control.kek"));
