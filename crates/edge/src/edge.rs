@@ -21,6 +21,7 @@ use crate::gauges::EndpointGauges;
 use crate::generations::Generations;
 use crate::listener::{Connections, Listener};
 use crate::metrics::Metrics;
+use crate::region::RegionHealth;
 use crate::shared::Shared;
 use crate::state::{RoutingState, StateProblem};
 use crate::worker::{Threads, Workers};
@@ -132,6 +133,7 @@ impl Edge {
             region: config.region.as_str().into(),
             nothing: "".into(),
             openapi: openapi::document().to_string().into(),
+            region_health: RegionHealth::default(),
             keys: ArcSwap::from_pointee(Keys::of_config(&state.config.keys, state.config.keys_pepper.as_ref(), &state.config.defaults)),
             contact: Contact::own_authority(),
             state: ArcSwap::from_pointee(state),

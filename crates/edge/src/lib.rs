@@ -39,6 +39,8 @@ mod metrics;
 mod money;
 mod openapi;
 mod pipeline;
+#[expect(dead_code, reason = "the control link calls it")]
+mod region;
 mod relay;
 mod shared;
 mod stall;

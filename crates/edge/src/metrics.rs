@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector,
+    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector,
 };
 use tidegate_routing::AttemptEnd;
 
@@ -33,6 +33,7 @@ pub(crate) struct Metrics {
     pub(crate) client_retries: IntCounter,
     pub(crate) access_log_dropped: IntCounter,
     pub(crate) state_revision: IntGaugeVec,
+    pub(crate) state_age: GaugeVec,
     /// Durations of requests, by whether they streamed.
     pub(crate) duration_json: Histogram,
     pub(crate) duration_stream: Histogram,
@@ -141,6 +142,13 @@ impl Metrics {
                 registry,
                 "tidegate_edge_access_log_dropped_total",
                 "Access-log lines lost because the disk was too slow or failed.",
+            )?,
+            state_age: register(
+                registry,
+                GaugeVec::new(
+                    Opts::new("tidegate_state_age_seconds", "Time since the control plane last confirmed this kind of state."),
+                    &["kind"],
+                )?,
             )?,
             state_revision: register(
                 registry,

@@ -14,6 +14,7 @@ use crate::config::EdgeConfig;
 use crate::generations::Generations;
 use crate::listener::Connections;
 use crate::metrics::Metrics;
+use crate::region::RegionHealth;
 use crate::state::RoutingState;
 
 /// One per edge process.
@@ -34,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) connections: Arc<Connections>,
     pub(crate) in_flight: Arc<AtomicUsize>,
     pub(crate) telemetry: Telemetry,
+    /// What the region says about health; empty without a control plane.
+    pub(crate) region_health: RegionHealth,
     /// The configured region, and the empty string, as every record refers to them.
     pub(crate) region: Arc<str>,
     pub(crate) nothing: Arc<str>,

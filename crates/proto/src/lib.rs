@@ -5,9 +5,11 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod health;
 mod problem;
 mod resource;
 
+pub use health::region_verdict;
 pub use problem::Problem;
 pub use resource::{Digest, Kind, ResourceMap, UnknownKind};
 
