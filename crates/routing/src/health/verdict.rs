@@ -89,9 +89,9 @@ pub struct VerdictRules {
     pub faulty_in: usize,
     /// Fewest failing edges that make a quorum, however small the region.
     pub least_quorum: usize,
-    /// Samples that must be left without the loudest edges,
-    pub rest_samples: f64,
-    /// and the failure ratio that they must show.
+    /// Failures that must be left without the loudest edges: more than bad luck makes of an ordinary few percent,
+    pub rest_failures: f64,
+    /// and the failure ratio that they must amount to.
     pub rest_ratio: f64,
 }
 
@@ -105,7 +105,7 @@ impl Default for VerdictRules {
             few_samples: 10.0,
             faulty_in: 3,
             least_quorum: 2,
-            rest_samples: 5.0,
+            rest_failures: 5.0,
             rest_ratio: 0.25,
         }
     }
@@ -266,8 +266,8 @@ fn ratio_of(weighted: &[Weighted]) -> f64 {
 fn fails_without_the_loudest(mut weighted: Vec<Weighted>, faulty: usize, rules: &VerdictRules) -> bool {
     weighted.sort_by(|a, b| (b.weight * b.ratio).total_cmp(&(a.weight * a.ratio)).then(b.samples.total_cmp(&a.samples)));
     let rest = weighted.get(faulty..).unwrap_or_default();
-    let samples: f64 = rest.iter().map(|one| one.samples).sum();
-    samples >= rules.rest_samples && ratio_of(rest) >= rules.rest_ratio
+    let failures: f64 = rest.iter().map(|one| one.samples * one.ratio).sum();
+    failures >= rules.rest_failures && ratio_of(rest) >= rules.rest_ratio
 }
 
 /// The largest weight such that nobody who is cut to it has more than `cap` of what remains. With so few reporters that this cannot be,
