@@ -14,8 +14,6 @@ pub(crate) enum Command {
     Application(Bytes),
     /// Gives a node its number.
     AllocateNodeId(Instance),
-    /// Names the cluster; the first command of every log.
-    FoundCluster(String),
 }
 
 impl fmt::Debug for Command {
@@ -24,7 +22,6 @@ impl fmt::Debug for Command {
         match self {
             Self::Application(payload) => write!(f, "application({} bytes)", payload.len()),
             Self::AllocateNodeId(instance) => write!(f, "allocate-node-id({})", instance.uuid),
-            Self::FoundCluster(id) => write!(f, "found-cluster({id})"),
         }
     }
 }

@@ -21,6 +21,7 @@ mod body;
 pub mod config;
 mod connection;
 mod context;
+pub mod control_link;
 mod deadline;
 mod edge;
 mod error;

@@ -9,7 +9,7 @@ use tidegate_runtime::telemetry::Telemetry;
 
 use crate::access_log::AccessLog;
 use crate::affinity::AffinityTable;
-use crate::auth::{Contact, FailureLimiter, Keys};
+use crate::auth::{Contact, Cuts, FailureLimiter, Keys};
 use crate::config::EdgeConfig;
 use crate::generations::Generations;
 use crate::listener::Connections;
@@ -26,6 +26,10 @@ pub(crate) struct Shared {
     pub(crate) keys: ArcSwap<Keys>,
     /// How fresh the keys are.
     pub(crate) contact: Contact,
+    /// Keys whose running answers end.
+    pub(crate) cuts: Cuts,
+    /// How fresh the configuration is.
+    pub(crate) routed: Contact,
     pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
     pub(crate) generations: Generations,

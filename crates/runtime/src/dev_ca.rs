@@ -3,6 +3,8 @@
 //! Made once into a directory and used again while it is good; the authority outlives many leaves, so that whoever trusts it needs to
 //! do that only once. Not for production: the authority's key lies beside the leaf, protected by file modes alone.
 
+mod mesh;
+
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -19,6 +21,8 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::clock::Clock;
+
+pub use mesh::{Issued, LeafOptions, MeshCa, MeshCaError};
 
 /// Makes development certificates.
 #[derive(Debug)]
@@ -172,11 +176,16 @@ fn belongs_and_lasts(cert: &CertificateDer<'_>, key: &KeyPair, unix_now: u64) ->
     let Ok((_, parsed)) = X509Certificate::from_der(cert) else {
         return false;
     };
-    let same_key = parsed.public_key().subject_public_key.data == key.public_key_raw();
     let now = i64::try_from(unix_now).unwrap_or(i64::MAX);
     let begun = parsed.validity().not_before.timestamp() <= now;
     let margin = i64::try_from(RENEW_BEFORE.as_secs()).unwrap_or(i64::MAX);
-    same_key && begun && parsed.validity().not_after.timestamp() > now.saturating_add(margin)
+    belongs(cert, key) && begun && parsed.validity().not_after.timestamp() > now.saturating_add(margin)
+}
+
+/// Whether a certificate is for this key.
+fn belongs(cert: &CertificateDer<'_>, key: &KeyPair) -> bool {
+    let parsed = X509Certificate::from_der(cert);
+    parsed.is_ok_and(|(_, parsed)| parsed.public_key().subject_public_key.data == key.public_key_raw())
 }
 
 /// Sets begin and end of validity. It begins a day early, for machines whose clocks disagree a little.

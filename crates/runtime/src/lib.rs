@@ -7,6 +7,7 @@
 #![warn(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod api_key;
 pub mod backoff;
 pub mod clock;
 pub mod dev_ca;
@@ -14,6 +15,7 @@ pub mod listen;
 pub mod logging;
 pub mod mesh;
 pub mod ops;
+pub mod sealing;
 pub mod signals;
 pub mod tasks;
 pub mod telemetry;

@@ -10,6 +10,7 @@ mod mtls;
 mod name;
 mod plain;
 mod refusal;
+mod security;
 mod verdict;
 mod verify;
 
@@ -28,6 +29,7 @@ pub use mtls::{MtlsDialer, MtlsListener, MtlsOptions};
 pub use name::{MeshName, NameError, Role};
 pub use plain::{PlainDialer, PlainListener};
 pub use refusal::MeshMetrics;
+pub use security::{Security, SecurityError};
 pub use verify::Admit;
 
 /// A future that owns what it needs for `'a`.

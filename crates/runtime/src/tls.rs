@@ -5,6 +5,7 @@
 //! change it. TLS 1.3 and 1.2, with the post-quantum hybrid X25519MLKEM768 preferred where the other side has it.
 
 mod client;
+mod describe;
 pub(crate) mod material;
 mod metrics;
 mod reload;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use rustls::crypto::CryptoProvider;
 
 pub use client::{ClientTlsOptions, SystemRoots, TrustedRoots, client_config};
+pub use describe::{CertificateDescription, describe};
 pub(crate) use metrics::ReloadMetrics;
 pub use metrics::{Watched, register_certificate_metrics};
 pub use reload::{ReloadReport, Reloader};

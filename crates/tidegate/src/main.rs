@@ -5,6 +5,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod admin_client;
 mod catalog;
 mod cli;
 mod commands;

@@ -2,6 +2,7 @@
 //!
 //! Both sides are persistent maps, so that they share everything but what differs, and a copy of the state costs nothing.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -32,6 +33,12 @@ impl ResourceSet {
     /// All, by kind and name.
     pub fn iter(&self) -> impl Iterator<Item = (&Id, &Arc<Resource>)> {
         self.map.iter()
+    }
+
+    /// Those that stand after an id in the order of [`ResourceSet::iter`].
+    pub fn after(&self, id: Option<&Id>) -> impl Iterator<Item = (&Id, &Arc<Resource>)> {
+        let from = id.map_or(Bound::Unbounded, Bound::Excluded);
+        self.map.range::<_, Id>((from, Bound::Unbounded))
     }
 
     /// How many there are.

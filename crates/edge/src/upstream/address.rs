@@ -18,6 +18,7 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
     let shared_nat = a == 100 && (64..128).contains(&b); // RFC 6598
     let protocol_assignments = a == 192 && b == 0 && c == 0; // RFC 6890
     let benchmarking = a == 198 && (b == 18 || b == 19); // RFC 2544
+    let relay = a == 192 && b == 88 && c == 99; // RFC 7526, 6to4 relays, withdrawn
     let reserved = a == 0 || a >= 240;
     !(address.is_loopback()
         || address.is_private()
@@ -28,6 +29,7 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
         || shared_nat
         || protocol_assignments
         || benchmarking
+        || relay
         || reserved)
 }
 
@@ -36,17 +38,12 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
         return is_public_v4(v4);
     }
     let segments = address.segments();
-    let unique_local = segments[0] & 0xfe00 == 0xfc00; // RFC 4193
-    let link_local = segments[0] & 0xffc0 == 0xfe80;
-    let site_local = segments[0] & 0xffc0 == 0xfec0;
-    let documentation = segments[0] == 0x2001 && segments[1] == 0x0db8;
-    !(address.is_loopback()
-        || address.is_unspecified()
-        || address.is_multicast()
-        || unique_local
-        || link_local
-        || site_local
-        || documentation)
+    // All that the registry has given out as global unicast (RFC 4291, section 2.4). Loopback, unique-local, link-local, site-local,
+    // multicast and whatever will be reserved later lie outside.
+    let global = segments[0] & 0xe000 == 0x2000;
+    let protocol_assignments = segments[0] == 0x2001 && segments[1] < 0x0200; // RFC 2928: Teredo, ORCHID, benchmarking, anycasts
+    let documentation = segments[0] == 0x2001 && segments[1] == 0x0db8 || segments[0] == 0x3fff && segments[1] < 0x1000; // RFC 3849, 9637
+    global && !protocol_assignments && !documentation
 }
 
 /// The IPv4 address inside a mapped, compatible, NAT64 (RFC 6052) or 6to4 (RFC 3056) address.
@@ -70,6 +67,10 @@ fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+    use proptest::prelude::*;
+
     use super::is_public;
 
     #[test]
@@ -86,6 +87,7 @@ mod tests {
             "255.255.255.255",
             "198.18.0.1",
             "192.0.0.8",
+            "192.88.99.1",
             "::1",
             "::",
             "fe80::1",
@@ -98,6 +100,14 @@ mod tests {
             "2002:7f00:1::",
             "::127.0.0.1",
             "2001:db8::1",
+            "3fff::1",
+            "2001::1",
+            "2001:2::1",
+            "fec0::1",
+            "64:ff9b:1::1.1.1.1",
+            "100::1",
+            "4000::1",
+            "5f00::1",
         ];
         for text in refused {
             let address = text.parse().expect("a literal of this table");
@@ -106,6 +116,31 @@ mod tests {
         for text in ["1.1.1.1", "104.18.6.192", "2606:4700::6812:7c0", "::ffff:1.1.1.1", "64:ff9b::101:101"] {
             let address = text.parse().expect("a literal of this table");
             assert!(is_public(address), "{text} must pass");
+        }
+    }
+    proptest! {
+        #[test]
+        fn an_address_is_judged_the_same_in_every_wrapping(bits in any::<u32>()) {
+            let v4 = Ipv4Addr::from_bits(bits);
+            let [high, low] = [(bits >> 16) as u16, bits as u16];
+            let wrapped = [
+                v4.to_ipv6_mapped(),
+                Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, high, low),
+                Ipv6Addr::new(0x2002, high, low, 0, 0, 0, 0, 1),
+            ];
+            for v6 in wrapped {
+                prop_assert_eq!(is_public(IpAddr::V6(v6)), is_public(IpAddr::V4(v4)), "{} as {}", v4, v6);
+            }
+            // The compatible form shares its beginning with `::1`; it may be refused, but never let through what is refused as IPv4.
+            let compatible = Ipv6Addr::new(0, 0, 0, 0, 0, 0, high, low);
+            prop_assert!(!is_public(IpAddr::V6(compatible)) || is_public(IpAddr::V4(v4)), "{}", compatible);
+        }
+
+        #[test]
+        fn nothing_outside_global_unicast_passes(bits in any::<u128>()) {
+            let v6 = Ipv6Addr::from_bits(bits);
+            let carries_v4 = v6.to_ipv4_mapped().is_some() || v6.segments()[..2] == [0x64, 0xff9b] || v6.segments()[..6] == [0; 6];
+            prop_assert!(!is_public(IpAddr::V6(v6)) || carries_v4 || bits >> 125 == 1, "{}", v6);
         }
     }
 }

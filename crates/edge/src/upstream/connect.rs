@@ -43,7 +43,7 @@ pub(crate) struct ConnectError {
 
 /// Opens one connection within the origin's connect timeout.
 pub(super) async fn connect(origin: &Origin, tasks: &Tasks) -> Result<Connected, ConnectError> {
-    let fail = |stage, reason: String| ConnectError { stage, host: origin.host.clone(), port: origin.port, reason };
+    let fail = |stage, reason: String| fail(origin, stage, reason);
     let work = async {
         let tcp = tcp(origin).await?;
         let Some((config, name)) = &origin.tls else {
@@ -68,26 +68,9 @@ pub(super) async fn connect(origin: &Origin, tasks: &Tasks) -> Result<Connected,
 }
 
 async fn tcp(origin: &Origin) -> Result<TcpStream, ConnectError> {
-    let fail = |stage, reason: String| ConnectError { stage, host: origin.host.clone(), port: origin.port, reason };
-    let addresses: Vec<SocketAddr> = match origin.host.parse::<IpAddr>() {
-        Ok(address) => vec![SocketAddr::new(address, origin.port)],
-        Err(_) => tokio::net::lookup_host((origin.host.as_str(), origin.port))
-            .await
-            .map_err(|error| fail(ConnectStage::Resolve, error.to_string()))?
-            .collect(),
-    };
-    let allowed: Vec<SocketAddr> = addresses.iter().copied().filter(|address| origin.allow_private || is_public(address.ip())).collect();
-    if allowed.is_empty() {
-        let reason = match addresses.first() {
-            None => return Err(fail(ConnectStage::Resolve, "the name has no address".to_owned())),
-            Some(address) => {
-                format!("{} is not a public address; set `allow_private_addresses: true` on this provider if that is meant", address.ip())
-            }
-        };
-        return Err(fail(ConnectStage::Address, reason));
-    }
+    let fail = |stage, reason: String| fail(origin, stage, reason);
     let mut last = None;
-    for address in allowed {
+    for address in allowed(origin, &resolve(origin).await?)? {
         match tokio::time::timeout(PER_ADDRESS, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
                 // Nagle and delayed acknowledgements together cost 40 ms per small write.
@@ -101,6 +84,35 @@ async fn tcp(origin: &Origin) -> Result<TcpStream, ConnectError> {
         }
     }
     Err(fail(ConnectStage::Tcp, last.unwrap_or_default()))
+}
+
+/// The addresses of the origin's host. An address literal may end in a dot, as a name may; it is not asked for in the DNS.
+async fn resolve(origin: &Origin) -> Result<Vec<SocketAddr>, ConnectError> {
+    let literal = origin.host.strip_suffix('.').unwrap_or(&origin.host).parse::<IpAddr>();
+    if let Ok(address) = literal {
+        return Ok(vec![SocketAddr::new(address, origin.port)]);
+    }
+    let found = tokio::net::lookup_host((origin.host.as_str(), origin.port)).await;
+    Ok(found.map_err(|error| fail(origin, ConnectStage::Resolve, error.to_string()))?.collect())
+}
+
+/// Those that may be connected to; at least one. This is the only door: whatever spelling or name led to an address, it is judged here,
+/// and the judged address is the one that is connected to.
+fn allowed(origin: &Origin, addresses: &[SocketAddr]) -> Result<Vec<SocketAddr>, ConnectError> {
+    let Some(first) = addresses.first() else {
+        return Err(fail(origin, ConnectStage::Resolve, "the name has no address".to_owned()));
+    };
+    let allowed: Vec<SocketAddr> = addresses.iter().copied().filter(|address| origin.allow_private || is_public(address.ip())).collect();
+    if allowed.is_empty() {
+        let reason =
+            format!("{} is not a public address; set `allow_private_addresses: true` on this provider if that is meant", first.ip());
+        return Err(fail(origin, ConnectStage::Address, reason));
+    }
+    Ok(allowed)
+}
+
+fn fail(origin: &Origin, stage: ConnectStage, reason: String) -> ConnectError {
+    ConnectError { stage, host: origin.host.clone(), port: origin.port, reason }
 }
 
 async fn http1<S>(stream: S, tasks: &Tasks) -> Result<Connected, hyper::Error>
@@ -144,3 +156,6 @@ const READ_BUFFER: usize = 64 * 1024;
 /// HTTP/2 connections are long-lived; a ping finds a dead one before a request does.
 const HTTP2_PING: Duration = Duration::from_secs(20);
 const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests;

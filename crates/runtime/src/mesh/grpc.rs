@@ -62,7 +62,7 @@ pub fn channel(dial: Arc<dyn Dial>, address: impl Into<String>, expect: Expect, 
 }
 
 /// A tonic server with the settings that go with [`channel`]. Callers are asked to open a new connection (HTTP/2 GOAWAY) after 24 to
-/// 30 minutes, at random per process; calls that run then have another quarter of an hour. So identities change hands well before
+/// 30 minutes, at random per process; calls that run then have another 25 minutes. So identities change hands before
 /// connections are cut at the age of an hour.
 pub fn server() -> Server {
     let options = ChannelOptions::default();
@@ -208,8 +208,8 @@ impl AsyncWrite for MeshIo {
 const AUTHORITY: &str = "http://tidegate.mesh";
 /// Half of the greatest age.
 const ASK_TO_MOVE: Duration = Duration::from_secs(1_800);
-/// Together with [`ASK_TO_MOVE`] well below the greatest age.
-const MOVE_GRACE: Duration = Duration::from_secs(900);
+/// Together with [`ASK_TO_MOVE`] not above the 54 minutes after which a connection may be cut, give or take one.
+const MOVE_GRACE: Duration = Duration::from_secs(1_500);
 /// Long enough not to spin, short enough that nobody's dial times out meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 

@@ -23,13 +23,14 @@ use tidegate_edge::config::{
 };
 use tidegate_edge::{Edge, Services};
 use tidegate_routing::{Preferences, Settings};
+use tidegate_runtime::api_key::{ApiKey, KeyEnv};
 use tidegate_runtime::dev_ca::{DevCa, DevCertificates};
 use tidegate_runtime::logging::{self, LogConfig, LogFormat};
 use tidegate_runtime::signals::StopSignals;
 
 use crate::cli::Global;
 use crate::config::file::LogFormatName;
-use crate::key::{ApiKey, KeyEnv};
+use crate::key;
 use fleet::Simulated;
 use pulse::Pulse;
 use screen::{LiveLine, Welcome};
@@ -199,6 +200,7 @@ fn edge_config(args: &DevArgs, certificates: &DevCertificates) -> EdgeConfig {
     let files = CertificateFiles { cert: certificates.cert_path.clone(), key: certificates.key_path.clone() };
     let tls = ListenerTls { certificates: vec![files], client_ca: None, tls12: true, reload_every: Duration::from_secs(30) };
     EdgeConfig {
+        control: None,
         listeners: vec![
             ListenerConfig { name: "http".to_owned(), address: args.http, tls: None },
             ListenerConfig { name: "https".to_owned(), address: args.https, tls: Some(tls) },
@@ -210,6 +212,7 @@ fn edge_config(args: &DevArgs, certificates: &DevCertificates) -> EdgeConfig {
         region: "local".to_owned(),
         generations_kept: 10_000,
         generations_ttl: Duration::from_secs(3600),
+        control: None,
     }
 }
 
@@ -257,7 +260,7 @@ fn stored_key(data: &Path) -> anyhow::Result<ApiKey> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
     }
-    let key = ApiKey::generate(KeyEnv::Test).context("make a key from the system's randomness")?;
+    let key = key::generate(KeyEnv::Test).context("make a key from the system's randomness")?;
     write_private(&path, key.expose()).with_context(|| format!("write {}; choose another folder with --data-dir", path.display()))?;
     Ok(key)
 }

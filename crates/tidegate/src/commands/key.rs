@@ -5,15 +5,16 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use secrecy::SecretString;
+use tidegate_runtime::api_key::{ApiKey, format_digest};
 
 use crate::cli::{KeyNewArgs, PepperArgs};
 use crate::config::Environment;
-use crate::key::ApiKey;
+use crate::key;
 use crate::output::Output;
 
 pub(super) fn new(args: &KeyNewArgs, output: &mut Output) -> anyhow::Result<ExitCode> {
     let pepper = pepper(&args.pepper)?;
-    let key = ApiKey::generate(args.env).context("get randomness from the operating system")?;
+    let key = key::generate(args.env.into()).context("get randomness from the operating system")?;
     output.note("This is the only time the key is shown:");
     output.line(key.expose());
     output.note("");
@@ -21,7 +22,7 @@ pub(super) fn new(args: &KeyNewArgs, output: &mut Output) -> anyhow::Result<Exit
     output.note("");
     output.note("keys:");
     output.note(format_args!("  {}:", serde_json::Value::from(args.name.as_str())));
-    output.note(format_args!("    digest: {}", key.digest(pepper.as_ref())));
+    output.note(format_args!("    digest: {}", format_digest(&key.digest(pepper.as_ref()))));
     if pepper.is_none() {
         output.note("");
         output.note("Made for a configuration without `keys_pepper`; with one, give `--pepper`.");
@@ -34,7 +35,7 @@ pub(super) fn digest(args: &PepperArgs, output: &mut Output) -> anyhow::Result<E
     let mut text = String::new();
     std::io::stdin().take(MAX_KEY_BYTES).read_to_string(&mut text).context("read a key from standard input")?;
     let key = ApiKey::parse(text.trim()).context("standard input is not a Tidegate key")?;
-    output.line(key.digest(pepper.as_ref()));
+    output.line(format_digest(&key.digest(pepper.as_ref())));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -306,6 +306,60 @@ async fn who_does_not_speak_tls_is_told_apart() {
     pair.tasks.close(LONG).await.unwrap();
 }
 
+/// `curl` and its like offer `http/1.1` and know nothing of verdicts.
+#[tokio::test]
+async fn an_ordinary_tool_is_judged_the_same_way() {
+    let authority = Authority::new("one");
+    let server = Member::new(&authority, &[EU_CONTROL], &[&authority]);
+    for (name, may) in [(EU_EDGE, true), (US_EDGE, false)] {
+        let tool = Member::new(&authority, &[name], &[&authority]);
+        let pair = Pair::new(server.load(), edges(), tool.load()).await;
+        let state = tool.load().state();
+        let mut config = client_config(&state, PeerVerifier::new(Arc::clone(&state))).unwrap();
+        Arc::get_mut(&mut config).unwrap().alpn_protocols = vec![ALPN_HTTP1.to_vec()];
+        let stream = tokio::net::TcpStream::connect(pair.listener.local_addr()).await.unwrap();
+        let host = rustls_pki_types::ServerName::try_from("localhost").unwrap();
+        let mut stream = tokio_rustls::TlsConnector::from(config).connect(host, stream).await.unwrap();
+        if may {
+            let (mut accepted, peer) = pair.listener.accept().await.unwrap();
+            assert_eq!(peer.name.unwrap().to_string(), name);
+            accepted.write_all(b"HTTP").await.unwrap();
+            accepted.flush().await.unwrap();
+            let mut first = [0; 4];
+            stream.read_exact(&mut first).await.unwrap();
+            assert_eq!(&first, b"HTTP", "nothing is said before the answer");
+        } else {
+            let mut said = Vec::new();
+            let _ = stream.read_to_end(&mut said).await;
+            assert!(said.is_empty());
+            drop(stream);
+            pair.accepting.wait_refused("accept", "region").await;
+        }
+        pair.tasks.close(LONG).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn who_shows_no_certificate_is_refused() {
+    let authority = Authority::new("one");
+    let server = Member::new(&authority, &[EU_CONTROL], &[&authority]);
+    let pair = Pair::new(server.load(), edges(), server.load()).await;
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(PeerVerifier::new(server.load().state()))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![ALPN_MESH.to_vec()];
+    let stream = tokio::net::TcpStream::connect(pair.listener.local_addr()).await.unwrap();
+    let host = rustls_pki_types::ServerName::try_from("localhost").unwrap();
+    let mut stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(host, stream).await.unwrap();
+    assert!(crate::mesh::verdict::read(&mut stream).await.is_err());
+    drop(stream);
+    pair.accepting.wait_refused("accept", "authority").await;
+    pair.tasks.close(LONG).await.unwrap();
+}
+
 #[tokio::test]
 async fn grpc_knows_its_peer_and_why_it_was_refused() {
     use crate::mesh::grpc::tests::{call, serve};

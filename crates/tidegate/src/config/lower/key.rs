@@ -1,12 +1,12 @@
 //! Callers' keys.
 
 use tidegate_edge::config::KeyConfig;
+use tidegate_runtime::api_key::parse_digest;
 
 use super::time::unix_seconds;
 use super::{Lowering, Names, Place};
 use crate::config::file::{Key, ModeName};
 use crate::config::scalar::Named;
-use crate::key;
 
 impl<'a> Lowering<'a> {
     pub(super) fn keys(&mut self, keys: &Named<Key>, names: &Names, place: Place<'a>) -> Vec<KeyConfig> {
@@ -40,7 +40,7 @@ impl<'a> Lowering<'a> {
             self.known_model(slug, names, place.get("allowed_models").item(index));
         }
         let preferences = self.preferences(&raw.preferences, place.get("preferences"));
-        let digest = key::parse_digest(&raw.digest);
+        let digest = parse_digest(&raw.digest);
         if digest.is_none() {
             self.error(
                 place.get("digest"),

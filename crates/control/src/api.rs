@@ -1,0 +1,3 @@
+//! What other processes can ask of a control node.
+
+pub mod sync;

@@ -1,0 +1,270 @@
+//! The edges that follow this node: who they are, how far they are, and what they refuse.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tidegate_proto::v1::{Ack, Assign, ControlMessage, EdgeStatus, GoAway, HealthView, Nack, control_message};
+use tokio::sync::{Notify, watch};
+
+/// How an edge introduced itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Introduction {
+    /// Its name: that of its certificate where it has one.
+    pub edge: String,
+    /// Its region.
+    pub region: String,
+    /// Version of its build.
+    pub build: String,
+    /// Where it called from.
+    pub address: String,
+    /// Drawn anew by each process.
+    pub instance: u64,
+}
+
+/// All edges that follow this node. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct Followers {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    by_name: Mutex<BTreeMap<(String, u64), Arc<Follower>>>,
+    /// Counts what edges say and edges that come and go, for those who wait for something of that kind.
+    news: watch::Sender<u64>,
+}
+
+impl Default for Inner {
+    fn default() -> Self {
+        Self { by_name: Mutex::default(), news: watch::Sender::new(0) }
+    }
+}
+
+/// One edge.
+#[derive(Debug)]
+pub struct Follower {
+    /// Who it is.
+    pub introduction: Introduction,
+    connected_since_ms: u64,
+    progress: Mutex<Progress>,
+    outbox: Mutex<Outbox>,
+    pub(crate) mail: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Progress {
+    heard_ms: u64,
+    ack: Ack,
+    sent: u64,
+    refused: Option<Nack>,
+}
+
+/// What is for this edge besides the state. Slots, not queues: the newest of each kind is what matters.
+#[derive(Debug, Default)]
+struct Outbox {
+    go_away: Option<GoAway>,
+    health: Option<HealthView>,
+    assign: Option<Assign>,
+    answers: VecDeque<ControlMessage>,
+}
+
+impl Followers {
+    /// Adds an edge. The same process that comes again replaces its lost connection, whose stream is told to end.
+    pub fn join(&self, introduction: Introduction, now_ms: u64) -> Arc<Follower> {
+        let key = (introduction.edge.clone(), introduction.instance);
+        let follower = Arc::new(Follower {
+            introduction,
+            connected_since_ms: now_ms,
+            progress: Mutex::new(Progress { heard_ms: now_ms, ..Progress::default() }),
+            outbox: Mutex::default(),
+            mail: Notify::new(),
+        });
+        let before = self.inner.by_name.lock().insert(key, Arc::clone(&follower));
+        if let Some(before) = before {
+            before.go_away(GoAway { reason: "the same edge connected again".to_owned(), ..GoAway::default() });
+        }
+        self.changed();
+        follower
+    }
+
+    /// Takes an edge out, unless it has connected again.
+    pub fn leave(&self, follower: &Arc<Follower>) {
+        let key = (follower.introduction.edge.clone(), follower.introduction.instance);
+        let mut by_name = self.inner.by_name.lock();
+        if by_name.get(&key).is_some_and(|present| Arc::ptr_eq(present, follower)) {
+            by_name.remove(&key);
+        }
+        drop(by_name);
+        self.changed();
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.inner.by_name.lock().len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Every edge, by name.
+    pub fn all(&self) -> Vec<Arc<Follower>> {
+        self.inner.by_name.lock().values().cloned().collect()
+    }
+
+    /// Every edge as others see it, by name.
+    pub fn statuses(&self, now_ms: u64) -> Vec<EdgeStatus> {
+        self.all().iter().map(|follower| follower.status(now_ms)).collect()
+    }
+
+    /// Gives an edge its view of health; an older one that was not sent yet is dropped.
+    pub fn offer_health(&self, edge: &str, view: &HealthView) {
+        for follower in self.named(edge) {
+            follower.outbox.lock().health = Some(view.clone());
+            follower.mail.notify_one();
+        }
+    }
+
+    /// Gives an edge its shares of limits; older ones that were not sent yet are dropped.
+    pub fn offer_shares(&self, edge: &str, assign: &Assign) {
+        for follower in self.named(edge) {
+            follower.outbox.lock().assign = Some(assign.clone());
+            follower.mail.notify_one();
+        }
+    }
+
+    /// Asks every edge to go elsewhere.
+    pub fn send_away(&self, go_away: &GoAway) {
+        for follower in self.all() {
+            follower.go_away(go_away.clone());
+        }
+    }
+
+    /// Waits until every edge here has a revocation in force. Edges that leave meanwhile are not waited for: they learn it when they come
+    /// back, before anything else. Returns the names of those that had not after `patience`.
+    pub async fn revoked(&self, index: u64, patience: Duration) -> Vec<String> {
+        let missing = || -> Vec<String> {
+            let all = self.all();
+            all.iter().filter(|follower| follower.progress.lock().ack.revoked < index).map(|f| f.introduction.edge.clone()).collect()
+        };
+        let mut news = self.inner.news.subscribe();
+        let waiting = async {
+            while !missing().is_empty() {
+                if news.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(patience, waiting).await;
+        missing()
+    }
+
+    /// Wakes whenever an edge says something of itself, comes or goes.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.inner.news.subscribe()
+    }
+
+    fn named(&self, edge: &str) -> Vec<Arc<Follower>> {
+        let by_name = self.inner.by_name.lock();
+        by_name.range((edge.to_owned(), 0)..=(edge.to_owned(), u64::MAX)).map(|(_, follower)| Arc::clone(follower)).collect()
+    }
+
+    pub(crate) fn acknowledged(&self, follower: &Follower, ack: Ack, now_ms: u64) {
+        let mut progress = follower.progress.lock();
+        progress.heard_ms = now_ms;
+        if progress.refused.as_ref().is_some_and(|refused| ack.applied >= refused.index) {
+            progress.refused = None;
+        }
+        progress.ack =
+            Ack { received: progress.ack.received.max(ack.received), applied: ack.applied, revoked: progress.ack.revoked.max(ack.revoked) };
+        drop(progress);
+        self.changed();
+    }
+
+    pub(crate) fn refused(&self, follower: &Follower, nack: Nack, now_ms: u64) {
+        let mut progress = follower.progress.lock();
+        progress.heard_ms = now_ms;
+        progress.refused = Some(nack);
+        drop(progress);
+        self.changed();
+    }
+
+    fn changed(&self) {
+        self.inner.news.send_modify(|count| *count = count.wrapping_add(1));
+    }
+}
+
+impl Follower {
+    /// As others see it.
+    pub fn status(&self, now_ms: u64) -> EdgeStatus {
+        let progress = self.progress.lock();
+        EdgeStatus {
+            edge: self.introduction.edge.clone(),
+            region: self.introduction.region.clone(),
+            build: self.introduction.build.clone(),
+            address: self.introduction.address.clone(),
+            instance: self.introduction.instance,
+            connected_since_ms: self.connected_since_ms,
+            silent_ms: now_ms.saturating_sub(progress.heard_ms),
+            received: progress.ack.received,
+            applied: progress.ack.applied,
+            revoked: progress.ack.revoked,
+            sent: progress.sent,
+            refused: progress.refused.clone(),
+        }
+    }
+
+    pub(crate) fn heard(&self, now_ms: u64) {
+        self.progress.lock().heard_ms = now_ms;
+    }
+
+    pub(crate) fn sent(&self, index: u64) {
+        self.progress.lock().sent = index;
+    }
+
+    pub(crate) fn go_away(&self, go_away: GoAway) {
+        self.outbox.lock().go_away = Some(go_away);
+        self.mail.notify_one();
+    }
+
+    /// An answer to what the edge asked. Beyond a few that wait, the edge has to ask again.
+    pub(crate) fn answer(&self, body: control_message::Body) {
+        let mut outbox = self.outbox.lock();
+        if outbox.answers.len() < ANSWERS_WAITING {
+            outbox.answers.push_back(ControlMessage { body: Some(body) });
+        }
+        drop(outbox);
+        self.mail.notify_one();
+    }
+
+    /// The next thing of the outbox; whether it is the last that this stream sends.
+    pub(crate) fn take_mail(&self) -> Option<(ControlMessage, Ends)> {
+        let mut outbox = self.outbox.lock();
+        if let Some(go_away) = outbox.go_away.take() {
+            return Some((ControlMessage { body: Some(control_message::Body::GoAway(go_away)) }, Ends::Stream));
+        }
+        if let Some(view) = outbox.health.take() {
+            return Some((ControlMessage { body: Some(control_message::Body::HealthView(view)) }, Ends::Nothing));
+        }
+        if let Some(assign) = outbox.assign.take() {
+            return Some((ControlMessage { body: Some(control_message::Body::Assign(assign)) }, Ends::Nothing));
+        }
+        let answer = outbox.answers.pop_front()?;
+        Some((answer, Ends::Nothing))
+    }
+}
+
+/// Whether a message is the last of its stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ends {
+    /// More may come.
+    Nothing,
+    /// The stream ends after it.
+    Stream,
+}
+
+/// Answers that wait for an edge that does not read.
+const ANSWERS_WAITING: usize = 16;
