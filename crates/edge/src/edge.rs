@@ -16,8 +16,8 @@ use tidegate_runtime::{Clock, Shutdown, Tasks};
 use crate::access_log::AccessLog;
 use crate::affinity::AffinityTable;
 use crate::auth::{Contact, Cuts, FailureLimiter, Keys};
-use crate::control_link::{ControlServices, Link, Place};
 use crate::config::{EdgeConfig, ListenerConfig, MeshConfig};
+use crate::control_link::{ControlServices, Link, Place};
 use crate::gauges::EndpointGauges;
 use crate::generations::Generations;
 use crate::listener::{Connections, Listener};
@@ -102,7 +102,13 @@ pub struct Services {
 
 impl Default for Services {
     fn default() -> Self {
-        Self { registry: prometheus::Registry::new(), telemetry: Telemetry::off(), routes: Vec::new(), clock: Clock::start(), control: None }
+        Self {
+            registry: prometheus::Registry::new(),
+            telemetry: Telemetry::off(),
+            routes: Vec::new(),
+            clock: Clock::start(),
+            control: None,
+        }
     }
 }
 
@@ -159,7 +165,12 @@ impl Edge {
 
         let readiness = Readiness::new();
         if let Some((link, services)) = following {
-            let place = Place { shared: Arc::clone(&shared), workers: Arc::clone(&workers), ready: readiness.condition("configuration") };
+            let place = Place {
+                shared: Arc::clone(&shared),
+                workers: Arc::clone(&workers),
+                ready: readiness.condition("configuration"),
+                sound: readiness.condition("health"),
+            };
             // Before the first request: what was kept is there at once.
             let link = Link::start(place, link, services);
             background.spawn("control-link", link.run(background.shutdown().clone()));

@@ -40,7 +40,6 @@ mod metrics;
 mod money;
 mod openapi;
 mod pipeline;
-#[expect(dead_code, reason = "the control link calls it")]
 mod region;
 mod relay;
 mod shared;

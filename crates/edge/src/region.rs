@@ -27,24 +27,29 @@ pub(crate) struct HealthLink {
     /// Holds while this edge does not take itself for sick.
     condition: Condition,
     started: Timestamp,
-    /// The build was not seen to work here before.
-    new_build: bool,
+    /// The build was seen to work here before.
+    known_build: bool,
     rng: fastrand::Rng,
 }
 
 impl HealthLink {
     /// Begins to report. `incarnation` is the start of the process in Unix milliseconds; `condition` is met at once and then follows the
-    /// self-test. A new build trusts itself half for its first ten minutes.
-    pub(crate) fn new(incarnation: u64, new_build: bool, condition: Condition, now: Timestamp) -> Self {
+    /// self-test. A build trusts itself half for its first ten minutes, unless it was [seen to work](Self::seen_to_work).
+    pub(crate) fn new(incarnation: u64, condition: Condition, now: Timestamp) -> Self {
         condition.met();
         Self {
             reports: Reports::new(incarnation, now),
             check: SelfCheck::default(),
             condition,
             started: now,
-            new_build,
+            known_build: false,
             rng: fastrand::Rng::new(),
         }
+    }
+
+    /// This build kept a good state here before.
+    pub(crate) fn seen_to_work(&mut self) {
+        self.known_build = true;
     }
 
     /// How long to wait before the next report: 250 ms, ± 20 % so that edges do not report in step.
@@ -52,11 +57,14 @@ impl HealthLink {
         REPORT_EVERY.mul_f64(0.8 + 0.4 * self.rng.f64())
     }
 
-    /// Looks at this edge, and takes what happened since the last report. Nothing to send while too many reports are unacknowledged:
-    /// what happens then stays in the counts of the next one.
-    pub(crate) fn report(&mut self, shared: &Shared) -> Option<HealthReport> {
+    /// Looks at this edge, and takes what happened since the last report. Nothing is taken while it could not be sent
+    /// (`has_room`), or too many reports are unacknowledged: what happens then stays in the counts of the next one.
+    pub(crate) fn report(&mut self, shared: &Shared, has_room: bool) -> Option<HealthReport> {
         let (state, now) = (shared.state.load(), Timestamp(shared.clock.micros()));
         let suspect = self.examine(shared, &state, now);
+        if !has_room {
+            return None;
+        }
         let report = self.reports.next(&state, self.confidence(suspect, now), suspect, now)?;
         self.check.count(&report, &state, now);
         Some(report)
@@ -101,7 +109,7 @@ impl HealthLink {
     fn confidence(&self, suspect: bool, now: Timestamp) -> u32 {
         match suspect {
             true => 0,
-            false if self.new_build && now.since(self.started) < NEW_BUILD => 50,
+            false if !self.known_build && now.since(self.started) < NEW_BUILD => 50,
             false => 100,
         }
     }

@@ -5,7 +5,7 @@ use tidegate_routing::{
     Timestamp, combine,
 };
 
-use crate::v1::{ReportCell, Verdict, VerdictRule, ViewCell};
+use crate::v1::{HealthView, ReportCell, Verdict, VerdictRule, ViewCell};
 
 impl ReportCell {
     /// One endpoint's increment as an edge reports it.
@@ -51,6 +51,25 @@ impl ReportCell {
             first_token: Histogram::decode(&self.first_token)?,
             speed: Histogram::decode(&self.speed)?,
         })
+    }
+}
+
+impl HealthView {
+    /// Takes in a later view for the same edge, so that the two can be told as one.
+    pub fn absorb(&mut self, later: HealthView) {
+        if later.full || later.epoch != self.epoch {
+            *self = later;
+            return;
+        }
+        let full = self.full;
+        let mut cells = std::mem::take(&mut self.cells);
+        let mut summaries = std::mem::take(&mut self.summaries);
+        cells.retain(|cell| !later.cells.iter().any(|newer| newer.endpoint == cell.endpoint));
+        summaries.retain(|old| !later.summaries.iter().any(|new| (new.endpoint, &new.region) == (old.endpoint, &old.region)));
+        *self = later;
+        self.full = full;
+        self.cells.splice(0..0, cells);
+        self.summaries.splice(0..0, summaries);
     }
 }
 
@@ -121,6 +140,17 @@ mod tests {
         assert_eq!(ReportCell::of(EndpointId(5), &increment, 3).increment(), Ok(increment));
         let foreign = ReportCell { speed: vec![9, 9].into(), ..ReportCell::default() };
         assert!(foreign.increment().is_err());
+    }
+
+    #[test]
+    fn two_views_told_as_one_lose_nothing() {
+        let cell = |endpoint, samples| ViewCell { endpoint, samples, ..ViewCell::default() };
+        let view = |version, full, cells| HealthView { epoch: 1, version, full, cells, acknowledged: version, ..HealthView::default() };
+        let mut waiting = view(1, true, vec![cell(1, 10), cell(2, 10)]);
+        waiting.absorb(view(2, false, vec![cell(2, 20), cell(3, 20)]));
+        assert_eq!(waiting, view(2, true, vec![cell(1, 10), cell(2, 20), cell(3, 20)]));
+        waiting.absorb(view(5, true, vec![cell(9, 1)]));
+        assert_eq!(waiting, view(5, true, vec![cell(9, 1)]));
     }
 
     #[test]

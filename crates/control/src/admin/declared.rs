@@ -229,7 +229,7 @@ fn wanted(asked: &Asked) -> std::result::Result<BTreeMap<Id, Option<Bytes>>, Adm
     Ok(wanted)
 }
 
-fn planned(state: &State, wanted: &BTreeMap<Id, Option<Bytes>>, asked: &Asked, cluster: &str) -> std::result::Result<Plan, AdminError> {
+fn planned(state: &State, wanted: &BTreeMap<Id, Option<Bytes>>, asked: &Asked) -> std::result::Result<Plan, AdminError> {
     let mut changes = wanted.clone();
     if asked.prune {
         for kind in DECLARED {

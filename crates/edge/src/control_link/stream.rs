@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use thiserror::Error;
 use tidegate_proto::v1::sync_client::SyncClient;
 use tidegate_proto::v1::{ControlMessage, EdgeMessage, Hello, edge_message};
 use tidegate_runtime::mesh::{ChannelOptions, Dial, Expect, Role, channel, dial_error};
-use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
@@ -57,6 +57,13 @@ impl Stream {
     /// Says something; whether it will be sent. What does not fit is not: everything that an edge says is said again in another form.
     pub(super) fn say(&self, body: edge_message::Body) -> bool {
         self.outgoing.try_send(EdgeMessage { body: Some(body) }).is_ok()
+    }
+}
+
+impl Stream {
+    /// Whether all reports that may be on their way at once would be sent. They are numbered: one that was left out could not follow later.
+    pub(super) fn has_room(&self) -> bool {
+        self.outgoing.capacity() > OUTGOING / 2
     }
 }
 

@@ -148,9 +148,11 @@ fn an_edge_alone_in_its_trouble_says_so() {
 #[test]
 fn a_new_build_trusts_itself_half_and_a_suspect_not_at_all() {
     let readiness = Readiness::new();
-    let mut link = HealthLink::new(1, true, readiness.condition("health"), at(0));
+    let mut link = HealthLink::new(1, readiness.condition("health"), at(0));
     assert!(readiness.is_ready());
     assert_eq!((link.confidence(false, at(0)), link.confidence(true, at(0)), link.confidence(false, at(600_000))), (50, 0, 100));
+    link.seen_to_work();
+    assert_eq!(link.confidence(false, at(0)), 100);
     let spans: Vec<Duration> = (0..200).map(|_| link.interval()).collect();
     assert!(spans.iter().all(|span| (200..=300).contains(&span.as_millis())) && spans.iter().max() != spans.iter().min());
 }

@@ -212,7 +212,6 @@ fn edge_config(args: &DevArgs, certificates: &DevCertificates) -> EdgeConfig {
         region: "local".to_owned(),
         generations_kept: 10_000,
         generations_ttl: Duration::from_secs(3600),
-        control: None,
     }
 }
 

@@ -41,8 +41,8 @@ impl<'a> Lowering<'a> {
             self.error(root.get("operations"), format!("{address} is a listener's address too"), "give one of them another port");
         }
         let (control, control_files) = self.control(file, root);
-        let telemetry = self.telemetry(file, &region, root.get("telemetry"));
-        let process = ProcessConfig { log: log(&file.log), telemetry, control: control_files };
+        let process =
+            ProcessConfig { log: log(&file.log), telemetry: self.telemetry(file, &region, root.get("telemetry")), control: control_files };
         let edge = EdgeConfig {
             listeners,
             operations,
