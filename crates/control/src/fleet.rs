@@ -49,6 +49,8 @@ pub struct Fleet {
     active: u32,
     suspects: u32,
     summaries: Summaries,
+    /// First tick.
+    began: Option<Timestamp>,
     agreed: Agreed,
     outbox: Vec<HealthReport>,
     minutes: digest::Minutes,
@@ -116,6 +118,7 @@ impl Fleet {
             active: 0,
             suspects: 0,
             summaries: Summaries::default(),
+            began: None,
             agreed: Agreed::default(),
             outbox: Vec::new(),
             minutes: digest::Minutes::default(),
@@ -130,7 +133,7 @@ impl Fleet {
     pub fn reintroduce(&mut self, bug: KnownBug) {
         self.bug = Some(bug);
         if bug == KnownBug::VerdictBySingleEdge {
-            self.rules = VerdictRules { least_quorum: 1.0, reporter_cap: 1.0, few_edges: 0, ..self.rules };
+            self.rules = VerdictRules { least_quorum: 1, faulty_in: usize::MAX, reporter_cap: 1.0, few_edges: 0, ..self.rules };
         }
     }
 
@@ -237,7 +240,11 @@ impl Fleet {
         let is_here = |edge: &&Edge| now.since(edge.seen) <= EDGE_SILENT;
         self.active = self.edges.values().filter(is_here).filter(|edge| !edge.suspect).count() as u32;
         self.suspects = self.edges.values().filter(is_here).filter(|edge| edge.suspect).count() as u32;
-        self.judge_all(now);
+        // Who is connected first need not be who is there: a few of many edges make no quorum.
+        let began = *self.began.get_or_insert(now);
+        if now.since(began) >= WARM_UP {
+            self.judge_all(now);
+        }
         self.hear_others(agreed, now);
         self.hand_out_probes(now);
         self.publish(now);
@@ -255,9 +262,8 @@ impl Fleet {
         let edges = &self.edges;
         let active = self.active as usize;
         for (id, state) in &mut self.endpoints {
-            let reporters: Vec<Reporter> = state
-                .reporters(now)
-                .filter_map(|(name, counts)| {
+            let windows = VERDICT_WINDOWS.map(|seconds| {
+                let reports = state.reporters(seconds, now).filter_map(|(name, counts)| {
                     let edge = edges.get(name)?;
                     Some(Reporter {
                         samples: counts.samples(),
@@ -265,9 +271,10 @@ impl Fleet {
                         pointing_at_us: counts.pointing_at_us,
                         confidence: edge.confidence,
                     })
-                })
-                .collect();
-            state.judge(*id, &reporters, active, &self.rules, &self.settings, now);
+                });
+                reports.collect::<Vec<_>>()
+            });
+            state.judge(*id, &windows, active, &self.rules, &self.settings, now);
         }
     }
 
@@ -311,6 +318,10 @@ impl Fleet {
     }
 }
 
+/// Seconds that a verdict looks at, shortest first.
+const VERDICT_WINDOWS: [u64; 3] = [2, 5, ring::VERDICT_SECONDS];
+/// A node that has just started waits for the region's edges before it concludes anything.
+const WARM_UP: Duration = Duration::from_secs(5);
 /// Most edges of a region that one node takes reports of; see the scale document for what breaks beyond.
 const MOST_EDGES: usize = 5_000;
 /// Most endpoints; the design sizes for 2,000.

@@ -4,6 +4,9 @@
 //! process, [`MeshConfig`] is what a reload replaces: providers, models, endpoints, keys, presets and defaults. A `MeshConfig` is
 //! proven good only by compiling it ([`crate::check`]), which is also what `tidegate check` runs.
 
+#[cfg(test)]
+pub(crate) mod testing;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -444,6 +447,8 @@ pub struct EndpointConfig {
     pub tier: Tier,
     /// Switched off by the operator: gets no traffic, running requests end.
     pub drained: bool,
+    /// Kept in by the operator: neither a breaker nor a verdict takes it out.
+    pub pinned: bool,
     /// Hard limit of parallel requests of this edge.
     pub max_concurrency: Option<u32>,
     /// How long the upstream's prompt cache lives after its last use.

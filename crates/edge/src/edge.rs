@@ -29,6 +29,7 @@ use crate::listener::{Connections, Listener};
 use crate::memory::MemoryWatch;
 use crate::metrics::Metrics;
 use crate::quota::{self, QuotaMetrics, Quotas};
+use crate::region::RegionHealth;
 use crate::shared::Shared;
 use crate::state::{RoutingState, StateProblem};
 use crate::sums::SumsView;
@@ -208,6 +209,7 @@ impl Edge {
             openapi: openapi::document().to_string().into(),
             keys: ArcSwap::from_pointee(keys),
             limits_changed: Notify::new(),
+            region_health: RegionHealth::default(),
             contact: following.as_ref().map_or_else(Contact::own_authority, |(link, _)| Contact::following(link.key_grace)),
             routed: following.as_ref().map_or_else(Contact::own_authority, |(link, _)| Contact::following(link.key_grace)),
             cuts: Cuts::default(),
@@ -226,7 +228,12 @@ impl Edge {
 
         let readiness = Readiness::new();
         if let Some((link, services)) = following {
-            let place = Place { shared: Arc::clone(&shared), workers: Arc::clone(&workers), ready: readiness.condition("configuration") };
+            let place = Place {
+                shared: Arc::clone(&shared),
+                workers: Arc::clone(&workers),
+                ready: readiness.condition("configuration"),
+                sound: readiness.condition("health"),
+            };
             // Before the first request: what was kept is there at once.
             let link = Link::start(place, link, services);
             background.spawn("control-link", link.run(background.shutdown().clone()));

@@ -7,6 +7,7 @@ use prometheus::proto::MetricFamily;
 use prometheus::{GaugeVec, IntGaugeVec, Opts};
 use tidegate_routing::{BreakerState, EndpointIndex, Timestamp};
 
+use crate::region::{in_seconds, up, uptime};
 use crate::shared::Shared;
 use crate::worker::Workers;
 
@@ -18,6 +19,7 @@ pub(crate) struct EndpointGauges {
     up: GaugeVec,
     uptime: GaugeVec,
     first_token: GaugeVec,
+    disagreement: GaugeVec,
     in_flight: IntGaugeVec,
     limit: IntGaugeVec,
     blocked: IntGaugeVec,
@@ -35,7 +37,7 @@ impl EndpointGauges {
             breaker: ints("tidegate_edge_breaker_state", "Breaker of an endpoint on this edge: 0 closed, 1 half-open, 2 open.", endpoint)?,
             up: floats(
                 "tidegate_provider_up",
-                "1 when the endpoint gets traffic, 0 when its breaker is open; as this edge sees it.",
+                "The region's agreed verdict: 1 healthy, 0.5 degraded, 0 taken out; without one, 0 while this edge's breaker is open.",
                 &["provider", "endpoint", "region"],
             )?,
             uptime: floats(
@@ -47,6 +49,11 @@ impl EndpointGauges {
                 "tidegate_provider_first_token_seconds",
                 "Time to first token over the last 30 minutes.",
                 &["provider", "endpoint", "region", "quantile"],
+            )?,
+            disagreement: floats(
+                "tidegate_verdict_disagreement",
+                "Distance between this edge's failure ratio and what the region says of the endpoint, 0 to 1.",
+                &["endpoint"],
             )?,
             in_flight: ints("tidegate_edge_endpoint_in_flight", "Requests of this edge at the endpoint.", endpoint)?,
             limit: ints("tidegate_edge_endpoint_limit", "Adaptive limit of parallel requests of this edge at the endpoint.", endpoint)?,
@@ -73,6 +80,10 @@ impl EndpointGauges {
         self.uptime.reset();
         self.first_token.reset();
         self.up.reset();
+        self.disagreement.reset();
+        if let Some(age) = shared.region_health.age(now) {
+            self.state_age.with_label_values(&["health"]).set(age.as_secs_f64());
+        }
         for gauge in [&self.breaker, &self.in_flight, &self.limit, &self.blocked] {
             gauge.reset();
         }
@@ -87,16 +98,23 @@ impl EndpointGauges {
                 BreakerState::Open { .. } => 2,
             };
             self.breaker.with_label_values(&[provider, endpoint]).set(breaker);
-            self.up.with_label_values(&[provider, endpoint, region]).set(if breaker == 2 { 0.0 } else { 1.0 });
+            let local = if breaker == 2 { 0.0 } else { 1.0 };
+            self.up.with_label_values(&[provider, endpoint, region]).set(up(view.remote).unwrap_or(local));
+            if let Some(distance) = view.disagreement {
+                self.disagreement.with_label_values(&[endpoint]).set(distance);
+            }
+            let agreed = shared.region_health.summaries(state.endpoint(index).id()).into_iter().find(|one| one.region == region);
+            let uptime = uptime(&view, agreed.as_slice(), state.snapshot.settings().uptime_min_requests);
             self.in_flight.with_label_values(&[provider, endpoint]).set(i64::from(view.in_flight));
             self.limit.with_label_values(&[provider, endpoint]).set(i64::from(view.limit));
             self.blocked.with_label_values(&[provider, endpoint]).set(i64::from(view.blocked_until.is_some_and(|until| until > now)));
-            for (window, uptime) in [("5m", view.uptime_5m), ("30m", view.uptime_30m), ("1d", view.uptime_1d)] {
+            for (window, uptime) in ["5m", "30m", "1d"].into_iter().zip(uptime) {
                 if let Some(percent) = uptime {
                     self.uptime.with_label_values(&[provider, endpoint, region, window]).set(percent / 100.0);
                 }
             }
-            if let Some(latency) = view.latency_30m {
+            let latency = agreed.and_then(|agreed| agreed.first_token?.whole).map(|all| in_seconds(&all)).or(view.latency_30m);
+            if let Some(latency) = latency {
                 for (quantile, seconds) in [("0.5", latency.p50), ("0.9", latency.p90), ("0.99", latency.p99)] {
                     self.first_token.with_label_values(&[provider, endpoint, region, quantile]).set(seconds);
                 }
@@ -104,8 +122,18 @@ impl EndpointGauges {
         }
     }
 
-    fn parts(&self) -> [&dyn Collector; 8] {
-        [&self.breaker, &self.up, &self.uptime, &self.first_token, &self.in_flight, &self.limit, &self.blocked, &self.state_age]
+    fn parts(&self) -> [&dyn Collector; 9] {
+        [
+            &self.disagreement,
+            &self.breaker,
+            &self.up,
+            &self.uptime,
+            &self.first_token,
+            &self.in_flight,
+            &self.limit,
+            &self.blocked,
+            &self.state_age,
+        ]
     }
 }
 

@@ -46,6 +46,7 @@ mod money;
 mod openapi;
 mod pipeline;
 mod quota;
+mod region;
 mod relay;
 mod shared;
 mod stall;

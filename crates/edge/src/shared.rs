@@ -19,6 +19,7 @@ use crate::listener::Connections;
 use crate::memory::MemoryWatch;
 use crate::metrics::Metrics;
 use crate::quota::Quotas;
+use crate::region::RegionHealth;
 use crate::state::RoutingState;
 use crate::sums::SumsView;
 
@@ -52,6 +53,8 @@ pub(crate) struct Shared {
     pub(crate) in_flight: Arc<AtomicUsize>,
     pub(crate) memory: MemoryWatch,
     pub(crate) telemetry: Telemetry,
+    /// What the region says about health; empty without a control plane.
+    pub(crate) region_health: RegionHealth,
     /// The configured region, and the empty string, as every record refers to them.
     pub(crate) region: Arc<str>,
     pub(crate) nothing: Arc<str>,

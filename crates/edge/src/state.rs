@@ -13,8 +13,8 @@ use prometheus::Registry;
 use secrecy::{ExposeSecret, SecretString};
 use tidegate_ledger::PriceTable;
 use tidegate_routing::{
-    CredentialIndex, CredentialSpec, Endpoint, EndpointIndex, EndpointSpec, Health, ModelIndex, ModelSpec, Price, ProviderSpec, Snapshot,
-    SnapshotSpec,
+    CredentialIndex, CredentialSpec, Endpoint, EndpointId, EndpointIndex, EndpointSpec, Health, ModelIndex, ModelSpec, Price, ProviderSpec,
+    Snapshot, SnapshotSpec,
 };
 use tidegate_wire::{AuthScheme, Dialect, Failure, ProviderInfo};
 
@@ -35,6 +35,8 @@ pub(crate) struct RoutingState {
     credentials: Vec<Credential>,
     models: Vec<ModelFacts>,
     endpoints_by_id: HashMap<u64, EndpointIndex>,
+    /// By what the mesh calls them.
+    endpoints_in_mesh: HashMap<EndpointId, EndpointIndex>,
     origins: HashMap<String, Arc<Origin>>,
     presets: HashMap<String, PresetConfig>,
 }
@@ -169,6 +171,8 @@ impl RoutingState {
             targets.push(Arc::new(Target::of(endpoint, provider, model, metrics)));
         }
         let endpoints_by_id = (0u32..).zip(&targets).map(|(position, target)| (target.id, EndpointIndex::new(position))).collect();
+        let endpoints_in_mesh =
+            (0u32..).zip(snapshot.endpoints()).map(|(position, endpoint)| (endpoint.id(), EndpointIndex::new(position))).collect();
         let health = Health::new(&snapshot, previous.map(|previous| &previous.health));
         let owners = Owners::of(&config.organisations, &config.workspaces);
         let owners = match previous {
@@ -185,7 +189,7 @@ impl RoutingState {
             return Err(wrong);
         }
         let presets = config.presets.iter().map(|preset| (preset.slug.clone(), preset.clone())).collect();
-        Ok(Self { config, snapshot, health, owners, targets, credentials, models, endpoints_by_id, origins, presets })
+        Ok(Self { config, snapshot, health, owners, targets, credentials, models, endpoints_by_id, endpoints_in_mesh, origins, presets })
     }
 
     pub(crate) fn target(&self, endpoint: EndpointIndex) -> &Arc<Target> {
@@ -238,6 +242,11 @@ impl RoutingState {
     /// The endpoint with this stable id, if it still exists.
     pub(crate) fn endpoint_by_id(&self, id: u64) -> Option<EndpointIndex> {
         self.endpoints_by_id.get(&id).copied()
+    }
+
+    /// The endpoint that the mesh calls so, if this configuration has it.
+    pub(crate) fn endpoint_in_mesh(&self, id: EndpointId) -> Option<EndpointIndex> {
+        self.endpoints_in_mesh.get(&id).copied()
     }
 
     pub(crate) fn preset(&self, slug: &str) -> Option<&PresetConfig> {
@@ -343,6 +352,7 @@ fn spec_of(config: &MeshConfig) -> SnapshotSpec {
         inputs: endpoint.inputs,
         tier: endpoint.tier,
         drained: endpoint.drained,
+        pinned: endpoint.pinned,
         max_concurrency: endpoint.max_concurrency,
         cache_lifetime: endpoint.cache_lifetime,
         prior_first_token: endpoint.prior_first_token,

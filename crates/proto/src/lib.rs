@@ -5,10 +5,12 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod health;
 mod ledger;
 mod problem;
 mod resource;
 
+pub use health::region_verdict;
 pub use ledger::RecordError;
 pub use problem::Problem;
 pub use resource::{Digest, Kind, ResourceMap, UnknownKind};

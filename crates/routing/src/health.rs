@@ -35,7 +35,9 @@ pub use remote::{RegionEvidence, RemoteEvidence, RemoteVerdict, combine};
 pub use self_test::{SelfTest, SelfVerdict, Sight};
 pub use sketch::Percentiles;
 pub(crate) use slot::Slot;
-pub use verdict::{Course, Elsewhere, Finding, Probes, RegionSays, RegionVerdict, Reporter, Rule, VerdictRules, elsewhere, judge};
+pub use verdict::{
+    Course, Elsewhere, Finding, Probes, RegionSays, RegionVerdict, Reporter, Rule, VerdictRules, elsewhere, judge, judge_windows,
+};
 pub use view::{CredentialView, EndpointView};
 
 use crate::budget::RetryBudget;

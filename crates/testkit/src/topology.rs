@@ -398,6 +398,7 @@ fn endpoint_config(draft: &ProviderDraft, model: &str) -> EndpointConfig {
         inputs: ModalitySet::all(),
         tier: Tier::Default,
         drained: false,
+        pinned: false,
         max_concurrency: None,
         cache_lifetime: Duration::from_secs(300),
         implicit_caching: true,

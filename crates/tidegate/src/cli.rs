@@ -9,6 +9,7 @@ use crate::commands::control::ControlArgs;
 use crate::commands::declare::{ApplyArgs, DiffArgs, EdgesArgs, HistoryArgs, RollbackArgs};
 use crate::commands::dev::DevArgs;
 use crate::commands::drain::DrainArgs;
+use crate::commands::health::HealthArgs;
 use crate::commands::kek::KekCommand;
 use crate::commands::keys::KeysCommand;
 use crate::config::file::LogFormatName;
@@ -68,6 +69,8 @@ pub(crate) enum Command {
     Keys(KeysCommand),
     /// Take a provider or an endpoint out of service, or back.
     Drain(DrainArgs),
+    /// Show how every provider works, seen from every region.
+    Health(HealthArgs),
     /// List live edges, and how far each has followed.
     Edges(EdgesArgs),
     /// Find every problem of a configuration, without starting anything.

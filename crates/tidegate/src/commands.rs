@@ -10,6 +10,7 @@ pub(crate) mod dev;
 pub(crate) mod drain;
 mod edge;
 mod explain;
+pub(crate) mod health;
 pub(crate) mod kek;
 mod key;
 pub(crate) mod keys;
@@ -41,6 +42,7 @@ pub(crate) fn run(cli: Cli, output: &mut Output) -> anyhow::Result<ExitCode> {
         Command::Rollback(args) => declare::rollback(&args, output),
         Command::Keys(command) => keys::run(&command, output),
         Command::Drain(args) => drain::run(&args, output),
+        Command::Health(args) => health::run(&args, output),
         Command::Edges(args) => declare::edges(&args, output),
         Command::Check(args) => check::run(&args, output),
         Command::Schema { of } => schema::run(of, output),

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use tidegate_proto::region_verdict;
 use tidegate_proto::v1::{HealthCell, HealthReport, RegionDigest, UptimeCount, UptimeShare};
 use tidegate_routing::{RegionSays, RegionVerdict, Timestamp};
 
 use super::Fleet;
-use super::endpoint::verdict_of;
 use super::report::uptime_of;
 use crate::state::Health;
 
@@ -55,7 +55,7 @@ impl Fleet {
 
 /// Whether the log should hear it.
 fn is_material(cell: &HealthCell, known: Option<&HealthCell>, age: Duration) -> bool {
-    let speaks = cell.samples > 0 || verdict_of(cell.verdict) != RegionVerdict::Healthy;
+    let speaks = cell.samples > 0 || region_verdict(cell.verdict) != RegionVerdict::Healthy;
     let Some(known) = known else { return speaks };
     if cell.verdict != known.verdict {
         return true;
@@ -91,7 +91,7 @@ pub(super) fn says(cell: &HealthCell, age_ms: u64) -> Option<RegionSays> {
     if age > CELL_LIFETIME {
         return None;
     }
-    let verdict = verdict_of(cell.verdict);
+    let verdict = region_verdict(cell.verdict);
     // Within the keep-alive silence means no change; beyond it, trust fades in quarters, so that edges are not told of every step.
     let late = age.saturating_sub(KEEP_ALIVE).as_secs_f64() / FADE.as_secs_f64();
     let trust = ((-late).exp() * 4.0).round() / 4.0;

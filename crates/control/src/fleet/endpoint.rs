@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use tidegate_proto::v1::{Elsewhere as ElsewhereMessage, HealthCell, Verdict, VerdictRule, ViewCell};
 use tidegate_routing::{
-    Course, Elsewhere, EndpointId, Finding, Log8, Percentiles, Probes, RegionVerdict, Reporter, Rule, Settings, Timestamp, VerdictRules,
-    judge,
+    Course, Elsewhere, EndpointId, Finding, Log8, Percentiles, Probes, RegionVerdict, Reporter, Settings, Timestamp, VerdictRules,
+    judge_windows,
 };
 
 use super::probe::Held;
 use super::report::Reported;
-use super::ring::{CountRing, Counts, SketchRing};
+use super::ring::{CountRing, Counts, SketchRing, VERDICT_SECONDS};
 
 #[derive(Debug, Default)]
 pub(super) struct EndpointState {
@@ -60,9 +60,9 @@ impl EndpointState {
         self.reporters.clear();
     }
 
-    /// What each edge saw in ten seconds.
-    pub(super) fn reporters(&self, now: Timestamp) -> impl Iterator<Item = (&Arc<str>, Counts)> {
-        self.reporters.iter().map(move |(name, reports)| (name, reports.counts.sum(now)))
+    /// What each edge saw in the last seconds.
+    pub(super) fn reporters(&self, seconds: u64, now: Timestamp) -> impl Iterator<Item = (&Arc<str>, Counts)> {
+        self.reporters.iter().map(move |(name, reports)| (name, reports.counts.sum(seconds, now)))
     }
 
     /// Edges that used it lately, and would use a token.
@@ -73,13 +73,13 @@ impl EndpointState {
     pub(super) fn judge(
         &mut self,
         id: EndpointId,
-        reporters: &[Reporter],
+        windows: &[Vec<Reporter>],
         active: usize,
         rules: &VerdictRules,
         settings: &Settings,
         now: Timestamp,
     ) {
-        self.finding = judge(reporters, active, rules);
+        self.finding = judge_windows(windows, active, rules);
         let probes = std::mem::take(&mut self.probes);
         if probes.ok + probes.failed > 0 {
             // Whoever used it may have the next one as well.
@@ -89,7 +89,7 @@ impl EndpointState {
         let jitter = ((id.0 ^ u64::from(self.course.closings())) % 2_001) as f64 / 1_000.0 - 1.0;
         self.course.step(&self.finding, probes, jitter, settings, now);
         let mut sum = Counts::default();
-        self.reporters(now).for_each(|(_, counts)| sum.add(&counts));
+        self.reporters(VERDICT_SECONDS, now).for_each(|(_, counts)| sum.add(&counts));
         let asked = sum.samples() + sum.rate_limited;
         self.rate_limited = if asked > 0.0 { sum.rate_limited / asked } else { 0.0 };
     }
@@ -138,8 +138,8 @@ impl EndpointState {
         let known = self.finding.samples > 0.0;
         ViewCell {
             endpoint: id.0,
-            verdict: verdict_message(self.verdict()) as i32,
-            rule: rule_message(self.finding.rule) as i32,
+            verdict: Verdict::from(self.verdict()) as i32,
+            rule: VerdictRule::from(self.finding.rule) as i32,
             success_permille: if known { permille(1.0 - self.finding.failure_ratio) } else { 0 },
             samples: self.finding.samples as u32,
             reporters: self.finding.reporters as u32,
@@ -168,7 +168,7 @@ impl EndpointState {
             first_token_p50: byte(recent.first_token.quantile(0.5)),
             first_token_p95: byte(recent.first_token.quantile(0.95)),
             speed_p50: byte(recent.speed.quantile(0.5)),
-            verdict: verdict_message(self.verdict()) as i32,
+            verdict: Verdict::from(self.verdict()) as i32,
             reporters: self.finding.reporters as u32,
             confidence: (self.finding.confidence * 100.0).round() as u32,
             ours: self.finding.ours,
@@ -205,33 +205,6 @@ fn is_news(cell: &ViewCell, told: &ViewCell) -> bool {
 
 pub(super) fn permille(ratio: f64) -> u32 {
     (ratio.clamp(0.0, 1.0) * 1_000.0).round() as u32
-}
-
-pub(super) const fn verdict_message(verdict: RegionVerdict) -> Verdict {
-    match verdict {
-        RegionVerdict::Healthy => Verdict::Healthy,
-        RegionVerdict::Degraded => Verdict::Degraded,
-        RegionVerdict::Ejected => Verdict::Ejected,
-        RegionVerdict::Probing => Verdict::Probing,
-    }
-}
-
-/// What a newer build may say that this one does not know counts as degraded: careful, and not out.
-pub(super) fn verdict_of(message: i32) -> RegionVerdict {
-    match Verdict::try_from(message) {
-        Ok(Verdict::Healthy) => RegionVerdict::Healthy,
-        Ok(Verdict::Ejected) => RegionVerdict::Ejected,
-        Ok(Verdict::Probing) => RegionVerdict::Probing,
-        Ok(Verdict::Degraded) | Err(_) => RegionVerdict::Degraded,
-    }
-}
-
-const fn rule_message(rule: Rule) -> VerdictRule {
-    match rule {
-        Rule::NoEvidence => VerdictRule::NoEvidence,
-        Rule::Quorum => VerdictRule::Quorum,
-        Rule::FewEdges => VerdictRule::FewEdges,
-    }
 }
 
 /// An edge that did not use an endpoint for this long is not offered a token first.

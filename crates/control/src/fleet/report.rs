@@ -1,7 +1,7 @@
 //! One cell of a report, read.
 
 use tidegate_proto::v1::ReportCell;
-use tidegate_routing::{FailureClass, Histogram, Increment, Probes};
+use tidegate_routing::Probes;
 
 use super::ring::{Counts, Sketches};
 
@@ -16,7 +16,7 @@ pub(super) struct Reported {
 impl Reported {
     /// Reads a cell; nothing when its distributions cannot be read.
     pub(super) fn of(cell: &ReportCell) -> Option<Reported> {
-        let increment = increment_of(cell)?;
+        let increment = cell.increment().ok()?;
         let failed = increment.weighted_failures();
         Some(Reported {
             counts: Counts {
@@ -30,27 +30,6 @@ impl Reported {
             sketches: Sketches { first_token: increment.first_token, speed: increment.speed },
         })
     }
-}
-
-/// Reads the numbers of a cell in the order of [`FailureClass::ALL`].
-fn increment_of(cell: &ReportCell) -> Option<Increment> {
-    let failed = FailureClass::ALL.map(|class| match class {
-        FailureClass::Connect => cell.connect,
-        FailureClass::FirstTokenTimeout => cell.first_token_timeout,
-        FailureClass::Server => cell.server_error,
-        FailureClass::Overloaded => cell.overloaded,
-        FailureClass::Cut => cell.cut,
-        FailureClass::Malformed => cell.malformed,
-    });
-    Some(Increment {
-        ok: cell.ok,
-        failed,
-        rate_limited: cell.rate_limited,
-        probe_ok: cell.probe_ok,
-        probe_failed: cell.probe_failed,
-        first_token: Histogram::decode(&cell.first_token).ok()?,
-        speed: Histogram::decode(&cell.speed).ok()?,
-    })
 }
 
 /// Successes and failures of a cell, each failure once: what uptime is made of.

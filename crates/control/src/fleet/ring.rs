@@ -46,11 +46,11 @@ impl CountRing {
         }
     }
 
-    /// Everything of the last ten seconds.
-    pub(super) fn sum(&self, now: Timestamp) -> Counts {
+    /// Everything of the last so many seconds, at most ten.
+    pub(super) fn sum(&self, seconds: u64, now: Timestamp) -> Counts {
         let second = second_of(now);
         let mut sum = Counts::default();
-        self.buckets.iter().filter(|(of, _)| of + VERDICT_SECONDS > second).for_each(|(_, counts)| sum.add(counts));
+        self.buckets.iter().filter(|(of, _)| of + seconds > second).for_each(|(_, counts)| sum.add(counts));
         sum
     }
 
@@ -132,8 +132,8 @@ fn second_of(now: Timestamp) -> u64 {
     now.micros() / 1_000_000
 }
 
-/// What a verdict looks at.
-const VERDICT_SECONDS: u64 = 10;
+/// The longest that a verdict looks at.
+pub(super) const VERDICT_SECONDS: u64 = 10;
 /// What the digest's percentiles look at.
 const RING_SECONDS: u64 = 30;
 const SLOT_SECONDS: u64 = 300;

@@ -1,10 +1,10 @@
 //! Health for people: `GET /admin/v1/health`.
 
 use serde::Serialize;
+use tidegate_proto::region_verdict;
 use tidegate_routing::{EndpointId, Log8};
 
 use super::Fleet;
-use super::endpoint::verdict_of;
 use crate::state::{Health, UptimeCounts, UptimeWindow};
 
 /// Everything known about health on one node, for all regions.
@@ -86,7 +86,7 @@ impl Fleet {
         for (region, cell, at) in agreed.cells().filter(|(region, _, _)| *region != self.region) {
             let mut row = row(EndpointId(cell.endpoint), region, agreed, &name_of);
             let value = |byte: u32| Log8(u8::try_from(byte).unwrap_or(0)).value();
-            row.verdict = verdict_of(cell.verdict).label();
+            row.verdict = region_verdict(cell.verdict).label();
             row.rule = "agreed";
             row.success = (cell.samples > 0).then(|| f64::from(cell.success_permille) / 1_000.0);
             row.samples = cell.samples;

@@ -20,8 +20,15 @@ fn report(seq: u64, cells: Vec<ReportCell>) -> HealthReport {
     HealthReport { incarnation: 1, seq, window_ms: 250, confidence: 100, cells, ..HealthReport::default() }
 }
 
+/// A node that has been up for a while.
+fn warm(node_id: u64) -> Fleet {
+    let mut fleet = Fleet::new("eu", node_id, node_id);
+    fleet.tick(&Health::default(), Timestamp(0));
+    fleet
+}
+
 fn fleet() -> Fleet {
-    Fleet::new("eu", 1, UNIX_MS)
+    warm(1)
 }
 
 /// Every edge reports the same once.
@@ -57,6 +64,16 @@ fn a_quorum_ejects_and_an_edge_hears_of_it_once() {
 }
 
 #[test]
+fn a_node_that_just_started_concludes_nothing() {
+    let (mut fleet, agreed) = (Fleet::new("eu", 1, 1), Health::default());
+    for millis in (0..=5_000).step_by(250) {
+        all(&mut fleet, 4, 1 + millis, &cell(0, 9), at(millis));
+        fleet.tick(&agreed, at(millis));
+        assert_eq!(fleet.endpoints[&EndpointId(ENDPOINT)].verdict().is_out(), millis == 5_000, "{millis} ms");
+    }
+}
+
+#[test]
 fn a_report_counts_once_however_often_it_comes() {
     let (mut fleet, agreed) = (fleet(), Health::default());
     for _ in 0..3 {
@@ -76,7 +93,7 @@ fn a_report_counts_once_however_often_it_comes() {
 #[test]
 fn nodes_of_a_region_come_to_the_same_view_by_exchange() {
     let agreed = Health::default();
-    let (mut one, mut two) = (Fleet::new("eu", 1, 1), Fleet::new("eu", 2, 2));
+    let (mut one, mut two) = (warm(1), warm(2));
     for edge in 0..6 {
         let node = if edge % 2 == 0 { &mut one } else { &mut two };
         node.take_report(&format!("edge-{edge}"), report(1, vec![cell(0, 9)]), UNIX_MS, at(0));
@@ -89,7 +106,7 @@ fn nodes_of_a_region_come_to_the_same_view_by_exchange() {
         assert_eq!((verdict(fleet), fleet.edges()), (Verdict::Ejected, (6, 0)));
     }
     let elsewhere = FleetExchange { region: "us".into(), ..from_one };
-    let mut other = Fleet::new("eu", 3, 3);
+    let mut other = warm(3);
     other.take_exchange(&elsewhere, at(20));
     assert_eq!(other.endpoints.len(), 0, "another region's reports are not this region's");
 }
@@ -143,7 +160,7 @@ fn one_edge_at_a_time_holds_the_token_and_success_takes_the_endpoint_back() {
 #[test]
 fn two_nodes_do_not_hand_out_two_tokens() {
     let agreed = Health::default();
-    let (mut one, mut two) = (Fleet::new("eu", 1, 1), Fleet::new("eu", 2, 2));
+    let (mut one, mut two) = (warm(1), warm(2));
     let began = to_probing(&mut one, &agreed);
     to_probing(&mut two, &agreed);
     assert!(two.held_probes(at(began)).len() == 1, "both did at the same moment");

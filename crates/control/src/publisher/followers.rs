@@ -140,10 +140,15 @@ impl Followers {
         self.all().iter().map(|follower| follower.status(now_ms)).collect()
     }
 
-    /// Gives an edge its view of health; an older one that was not sent yet is dropped.
+    /// Gives an edge its view of health; one that was not sent yet becomes one with it, as each tells only what the one before did not.
     pub fn offer_health(&self, edge: &str, view: &HealthView) {
         for follower in self.named(edge) {
-            follower.outbox.lock().health = Some(view.clone());
+            let mut outbox = follower.outbox.lock();
+            match &mut outbox.health {
+                Some(waiting) => waiting.absorb(view.clone()),
+                None => outbox.health = Some(view.clone()),
+            }
+            drop(outbox);
             follower.mail.notify_one();
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tidegate_proto::v1::{Ack, ControlMessage, Hello, LastGood, Nack, Resource, ResourceId, Revoke, Trial, control_message, edge_message};
 use tidegate_proto::{Digest, Kind, ResourceMap};
+use tidegate_routing::Timestamp;
 use tidegate_runtime::Shutdown;
 use tidegate_runtime::mesh::BoxFuture;
 use tidegate_runtime::ops::Condition;
@@ -21,6 +22,7 @@ use super::replica::{Divergence, Replica, Restored, Taken};
 use super::stream::{self, OpenError, Stream};
 use super::trial::{Candidate, Refusal, Stage, try_out};
 use crate::config::ControlLinkConfig;
+use crate::region::HealthLink;
 use crate::shared::Shared;
 use crate::state::RoutingState;
 use crate::worker::Workers;
@@ -31,6 +33,8 @@ pub(crate) struct Place {
     pub(crate) workers: Arc<Workers>,
     /// Holds while the edge has something to route by.
     pub(crate) ready: Condition,
+    /// Holds while the edge does not take itself for sick.
+    pub(crate) sound: Condition,
 }
 
 /// The link.
@@ -61,6 +65,8 @@ pub(crate) struct Link {
     behind_since: Option<u64>,
     acknowledged: Ack,
     stale_logged: bool,
+    health: HealthLink,
+    report_at: Instant,
 }
 
 /// What requests are routed by.
@@ -148,6 +154,8 @@ impl Link {
             behind_since: None,
             acknowledged: Ack::default(),
             stale_logged: false,
+            health: HealthLink::new(clock.unix_millis(), place.sound.clone(), Timestamp(clock.micros())),
+            report_at: Instant::now(),
             place,
             config,
             services,
@@ -187,7 +195,10 @@ impl Link {
     }
 
     fn restore(&mut self, found: LastGood, age_ms: u64) {
-        let LastGood { cluster_id, position, floor, mesh, keys, revoked, .. } = found;
+        let LastGood { cluster_id, position, floor, mesh, keys, revoked, build, .. } = found;
+        if build == BUILD {
+            self.health.seen_to_work();
+        }
         self.cluster_id = cluster_id;
         let index = position.as_ref().map_or(floor, |position| position.index);
         self.replica.restore(Restored { position, floor, mesh, keys, newest_revocation: revoked });
@@ -230,6 +241,7 @@ impl Link {
                 compiled = or_never_job(&mut self.compiling) => self.compiled(compiled),
                 kept = or_never(&mut self.keeping) => self.finished_keeping(kept),
                 () = sleep_until(self.retry_at), if self.stream.is_none() && self.opening.is_none() => self.connect(),
+                () = sleep_until(self.report_at) => self.report_health(),
                 _ = ticks.tick() => self.tick(),
             }
         }
@@ -262,6 +274,9 @@ impl Link {
                 self.behind_since = None;
                 self.acknowledged = Ack::default();
                 self.stream = Some(stream);
+                for report in self.health.resend(&Arc::clone(self.shared())) {
+                    self.say(edge_message::Body::HealthReport(report));
+                }
             }
             Err(error) => {
                 let wait = self.places.failed();
@@ -323,8 +338,13 @@ impl Link {
                 let after = Duration::from_millis(u64::from(away.retry_after_ms));
                 return Err(Ended::Away { after, reason: away.reason, hints: away.hints });
             }
-            // Health has its own time; keys are pushed whole and shares are not in use: none of these says anything of the state.
-            Some(control_message::Body::HealthView(_) | control_message::Body::KeyInfo(_) | control_message::Body::Assign(_)) | None => {
+            // Health has its own time and says nothing of the state.
+            Some(control_message::Body::HealthView(view)) => {
+                self.health.heard(view, &Arc::clone(self.shared()));
+                return Ok(());
+            }
+            // Keys are pushed whole and shares are not in use.
+            Some(control_message::Body::KeyInfo(_) | control_message::Body::Assign(_)) | None => {
                 return Ok(());
             }
         };
@@ -533,6 +553,14 @@ impl Link {
         self.retry_at = Instant::now() + wait;
     }
 
+    fn report_health(&mut self) {
+        self.report_at = Instant::now() + self.health.interval();
+        let has_room = self.stream.as_ref().is_some_and(Stream::has_room);
+        if let Some(report) = self.health.report(&Arc::clone(self.shared()), has_room) {
+            self.say(edge_message::Body::HealthReport(report));
+        }
+    }
+
     fn tick(&mut self) {
         let now = self.shared().clock.micros();
         if self.stream.is_some() {
@@ -643,6 +671,7 @@ impl Link {
             mesh: good.iter().cloned().collect(),
             keys: keys.iter().map(|caller| resource_of(caller)).collect(),
             revoked,
+            build: BUILD.to_owned(),
         }
     }
 
@@ -730,6 +759,11 @@ fn millis_to_micros(millis: u64) -> i64 {
     i64::try_from(millis).unwrap_or(i64::MAX).saturating_mul(1000)
 }
 
+/// What tells one build from another.
+const BUILD: &str = match option_env!("TIDEGATE_COMMIT") {
+    Some(commit) => commit,
+    None => env!("CARGO_PKG_VERSION"),
+};
 /// Version of the protocol that this build speaks.
 const SCHEMA: u32 = 1;
 /// Bookmarks come every two seconds; after five that did not the node is left.

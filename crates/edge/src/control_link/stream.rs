@@ -60,6 +60,13 @@ impl Stream {
     }
 }
 
+impl Stream {
+    /// Whether all reports that may be on their way at once would be sent. They are numbered: one that was left out could not follow later.
+    pub(super) fn has_room(&self) -> bool {
+        self.outgoing.capacity() > OUTGOING / 2
+    }
+}
+
 fn of_status(address: String, status: &Status) -> OpenError {
     if let Some(error) = dial_error(status) {
         return OpenError::Unreachable { address, reason: error.to_string() };

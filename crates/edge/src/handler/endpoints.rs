@@ -9,6 +9,7 @@ use super::{Reading, percent_decoded, public, value_answer};
 use crate::body::EdgeBody;
 use crate::error::EdgeError;
 use crate::intent::ModelName;
+use crate::region::{RegionSummary, Spread, percent, uptime};
 use crate::state::{ModelFacts, RoutingState};
 
 /// Describes the endpoints of one model. Latency and throughput are shown to authenticated callers only.
@@ -21,18 +22,28 @@ pub(super) fn of_model(reading: &Reading<'_>) -> Result<Response<EdgeBody>, Edge
     let authenticated = reading.shared.keys.load().authenticate(reading.headers, reading.shared.clock.unix_seconds()).is_ok();
     let now = Timestamp(reading.shared.clock.micros());
     let model = reading.state.model(index);
-    let endpoints: Vec<Value> =
-        reading.state.snapshot.endpoints_of(index).iter().map(|endpoint| describe(reading.state, *endpoint, authenticated, now)).collect();
+    let endpoints: Vec<Value> = reading
+        .state
+        .snapshot
+        .endpoints_of(index)
+        .iter()
+        .map(|endpoint| {
+            let agreed = reading.shared.region_health.summaries(reading.state.endpoint(*endpoint).id());
+            describe(reading.state, *endpoint, &agreed, authenticated, now)
+        })
+        .collect();
     let mut data = super::catalogue::describe(reading.state, index, model);
     data["endpoints"] = Value::Array(endpoints);
     Ok(public(value_answer(&json!({ "data": data }))))
 }
 
-fn describe(state: &RoutingState, index: EndpointIndex, authenticated: bool, now: Timestamp) -> Value {
+fn describe(state: &RoutingState, index: EndpointIndex, agreed: &[RegionSummary], authenticated: bool, now: Timestamp) -> Value {
     let endpoint = state.endpoint(index);
     let target = state.target(index);
     let view = state.health.endpoint_view(index, now);
     let shown = |percentiles: Option<Percentiles>, factor| percentiles.filter(|_| authenticated).map(|p| of_percentiles(p, factor));
+    let least = state.snapshot.settings().uptime_min_requests;
+    let [five, half, day] = uptime(&view, agreed, least);
     json!({
         "name": format!("{} | {}", target.provider.name, target.model),
         "model_id": target.model.as_ref(),
@@ -51,14 +62,35 @@ fn describe(state: &RoutingState, index: EndpointIndex, authenticated: bool, now
         "supports_tool_choice": tool_choice(endpoint.parameters),
         "native_tools": {},
         "status": status(&view, endpoint.drained),
-        "uptime_last_5m": view.uptime_5m,
-        "uptime_last_30m": view.uptime_30m,
-        "uptime_last_1d": view.uptime_1d,
+        "uptime_last_5m": five,
+        "uptime_last_30m": half,
+        "uptime_last_1d": day,
         "latency_last_30m": shown(view.latency_30m, MILLIS),
         "throughput_last_30m": shown(view.throughput_30m, 1.0),
+        "seen_from": agreed.iter().map(|region| seen_from(region, authenticated, least)).collect::<Vec<_>>(),
         "region": endpoint.region,
         "data_policy": { "training": endpoint.data.trains, "retains_prompts": endpoint.data.retains },
         "service_tier": match endpoint.tier { Tier::Default => "default", Tier::Flex => "flex", Tier::Priority => "priority" },
+    })
+}
+
+/// The same as one region of the mesh sees it. Other regions tell the median and the 95th percentile only.
+fn seen_from(region: &RegionSummary, authenticated: bool, least: u32) -> Value {
+    let spread = |spread: Option<Spread>| {
+        spread.filter(|_| authenticated).map(|spread| match spread.whole {
+            Some(whole) => of_percentiles(whole, 1.0),
+            None => json!({ "p50": spread.p50, "p95": spread.p95 }),
+        })
+    };
+    let [five, half, day] = region.uptime.map(|(ok, failed)| percent(ok, failed, least));
+    json!({
+        "region": region.region,
+        "verdict": region.verdict.label(),
+        "uptime_last_5m": five,
+        "uptime_last_30m": half,
+        "uptime_last_1d": day,
+        "latency_last_30m": spread(region.first_token),
+        "throughput_last_30m": spread(region.speed),
     })
 }
 

@@ -327,6 +327,23 @@ fn endpoint() -> Value {
             "uptime_last_1d": percent(),
             "latency_last_30m": { "type": ["object", "null"] },
             "throughput_last_30m": { "type": ["object", "null"] },
+            "seen_from": {
+                "type": "array",
+                "description": "The same per region of the mesh; empty without a control plane.",
+                "items": {
+                    "type": "object",
+                    "required": ["region", "verdict"],
+                    "properties": {
+                        "region": { "type": "string" },
+                        "verdict": { "enum": ["healthy", "degraded", "probing", "ejected"] },
+                        "uptime_last_5m": percent(),
+                        "uptime_last_30m": percent(),
+                        "uptime_last_1d": percent(),
+                        "latency_last_30m": { "type": ["object", "null"] },
+                        "throughput_last_30m": { "type": ["object", "null"] },
+                    },
+                },
+            },
         },
     })
 }

@@ -247,6 +247,10 @@ impl State {
         if !matches!(outcome.end, AttemptEnd::Cancelled | AttemptEnd::Rejected(_)) {
             self.measured.get_or_insert_default().pending.count(outcome, context, by_token);
         }
+        if by_token && matches!(outcome.end.verdict(), Verdict::Hard | Verdict::Soft) {
+            // It did what it was for; the region will say who is next.
+            self.token.granted_until = Timestamp(0);
+        }
         // The region counts what its token found out; the local breaker goes by its own probes.
         let context = &Context { probe: context.probe && !by_token, ..*context };
         let verdict = outcome.end.verdict();

@@ -55,7 +55,7 @@ impl SelfTest {
             }
             if sight.disagrees() {
                 self.failing.insert(provider, now);
-            } else if sight.failed / sight.samples < FAILING {
+            } else if sight.agrees() {
                 self.failing.remove(&provider);
             }
         }
@@ -74,6 +74,12 @@ impl SelfTest {
 }
 
 impl Sight {
+    /// Works here, or fails in the region as well. Neither holds when there is nobody to compare with.
+    fn agrees(&self) -> bool {
+        let own = self.failed / self.samples;
+        own < FAILING || (self.region_reporters >= 2 && self.region_failed + CLEARLY > own)
+    }
+
     /// Failing here, and clearly less so in a region of more than this edge.
     fn disagrees(&self) -> bool {
         let own = self.failed / self.samples;
@@ -127,6 +133,15 @@ mod tests {
             let all: Vec<_> = (0..5).map(|at| (ProviderIndex::new(at), sight)).collect();
             assert!(!test.step(all, 8, 0, second(0)).suspect, "{sight:?}");
         }
+    }
+
+    #[test]
+    fn an_edge_that_saw_it_first_is_cleared_when_the_region_follows() {
+        let mut test = SelfTest::default();
+        assert!(test.step(fails_here(3), 8, 0, second(0)).suspect);
+        let followed = Sight { samples: 20.0, failed: 18.0, region_failed: 0.8, region_reporters: 8 };
+        let all: Vec<_> = (0..3).map(|at| (ProviderIndex::new(at), followed)).collect();
+        assert!(!test.step(all, 8, 1, second(2)).suspect);
     }
 
     #[test]

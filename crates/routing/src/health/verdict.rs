@@ -1,9 +1,9 @@
 //! What a region concludes about an endpoint from what its edges report.
 //!
-//! Pure: counts in, a [`Finding`] out. No single edge decides: each one's weight is capped, and a quorum of edges must see the failures
-//! themselves. The quorum is more than a third of the active edges, so that `f` faulty reporters among `n ≥ 3f + 1` can never reach it,
-//! whatever they claim. What follows from a finding over time (open, probe, close) is [`Course`]'s; what other regions make of it is
-//! [`elsewhere`]'s.
+//! Pure: counts in, a [`Finding`] out. No single edge decides: each one's weight is capped, a quorum of edges must see the failures
+//! themselves, and the failures must still be there when the loudest third of the edges is left out. So `f` faulty reporters among
+//! `n ≥ 3f + 1` eject nothing, whatever they claim and whatever noise the others meet. What follows from a finding over time (open,
+//! probe, close) is [`Course`]'s; what other regions make of it is [`elsewhere`]'s.
 
 mod course;
 mod elsewhere;
@@ -85,25 +85,47 @@ pub struct VerdictRules {
     pub few_edges: usize,
     /// Samples an edge needs to have a say when there are few.
     pub few_samples: f64,
+    /// One in so many edges may be faulty.
+    pub faulty_in: usize,
     /// Fewest failing edges that make a quorum, however small the region.
-    pub least_quorum: f64,
+    pub least_quorum: usize,
+    /// Failures that must be left without the loudest edges: more than bad luck makes of an ordinary few percent,
+    pub rest_failures: f64,
+    /// and the failure ratio that they must amount to.
+    pub rest_ratio: f64,
 }
 
 impl Default for VerdictRules {
     fn default() -> VerdictRules {
-        VerdictRules { ratio: 0.5, samples: 20.0, reporter_cap: 0.2, few_edges: 4, few_samples: 10.0, least_quorum: 2.0 }
+        VerdictRules {
+            ratio: 0.5,
+            samples: 20.0,
+            reporter_cap: 0.2,
+            few_edges: 4,
+            few_samples: 10.0,
+            faulty_in: 3,
+            least_quorum: 2,
+            rest_failures: 5.0,
+            rest_ratio: 0.25,
+        }
     }
 }
 
 impl VerdictRules {
-    /// Failing edges, counted by their confidence, that it takes to eject: more than a third of the active ones.
+    /// Edges that may be faulty without harm.
     #[must_use]
-    pub fn quorum(&self, active_edges: usize) -> f64 {
-        self.least_quorum.max((active_edges / 3 + 1) as f64)
+    pub fn faulty(&self, active_edges: usize) -> usize {
+        active_edges.saturating_sub(1) / self.faulty_in
+    }
+
+    /// Failing edges, counted by their confidence, that it takes to eject: one more than may be faulty.
+    #[must_use]
+    pub fn quorum(&self, active_edges: usize) -> usize {
+        self.least_quorum.max(self.faulty(active_edges) + 1)
     }
 }
 
-/// What one edge saw of one endpoint in ten seconds.
+/// What one edge saw of one endpoint in a window of time.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Reporter {
     /// Attempts that say something about the endpoint.
@@ -145,7 +167,29 @@ pub struct Finding {
     pub ours: bool,
 }
 
-/// Judges one endpoint. `active_edges` are the edges of the region that report at all and do not take themselves for sick.
+/// Judges one endpoint over several windows of time that end now, shortest first, the whole ten seconds last.
+///
+/// After seconds of success a fault has to fill half of the whole window to be half of it. A shorter window sees it sooner; because it
+/// holds fewer samples, it must show the failures beyond its own noise (one standard deviation).
+#[must_use]
+pub fn judge_windows(windows: &[Vec<Reporter>], active_edges: usize, rules: &VerdictRules) -> Finding {
+    let Some((whole, shorter)) = windows.split_last() else { return Finding::default() };
+    let finding = judge(whole, active_edges, rules);
+    if finding.verdict != RegionVerdict::Healthy {
+        return finding;
+    }
+    for window in shorter {
+        let early = judge(window, active_edges, rules);
+        let noise = (early.failure_ratio * (1.0 - early.failure_ratio) / early.samples.max(1.0)).sqrt();
+        if early.verdict != RegionVerdict::Healthy && early.failure_ratio - noise >= rules.ratio {
+            return Finding { samples: finding.samples, reporters: finding.reporters, confidence: finding.confidence, ..early };
+        }
+    }
+    finding
+}
+
+/// Judges one endpoint over one window. `active_edges` are the edges of the region that report at all and do not take themselves for
+/// sick.
 #[must_use]
 pub fn judge(reporters: &[Reporter], active_edges: usize, rules: &VerdictRules) -> Finding {
     let counting = || reporters.iter().filter(|reporter| reporter.counts());
@@ -155,7 +199,8 @@ pub fn judge(reporters: &[Reporter], active_edges: usize, rules: &VerdictRules) 
         return Finding::default();
     }
     let trust: f64 = counting().map(|reporter| reporter.confidence.min(1.0)).sum();
-    let failure_ratio = capped_ratio(reporters, rules.reporter_cap);
+    let weighted = weigh(reporters, rules.reporter_cap);
+    let failure_ratio = ratio_of(&weighted);
     let few = active_edges < rules.few_edges;
     let (verdict, enough) = if few {
         let mut voters = counting().filter(|reporter| reporter.samples >= rules.few_samples).peekable();
@@ -165,7 +210,10 @@ pub fn judge(reporters: &[Reporter], active_edges: usize, rules: &VerdictRules) 
     } else {
         let failing: f64 = counting().filter(|one| one.ratio() >= rules.ratio).map(|one| one.confidence.min(1.0)).sum();
         let enough = samples >= rules.samples;
-        let out = enough && failure_ratio >= rules.ratio && failing >= rules.quorum(active_edges);
+        let out = enough
+            && failure_ratio >= rules.ratio
+            && failing >= rules.quorum(active_edges) as f64
+            && fails_without_the_loudest(weighted, rules.faulty(active_edges), rules);
         (if out { RegionVerdict::Ejected } else { RegionVerdict::Healthy }, enough)
     };
     Finding {
@@ -183,24 +231,50 @@ pub fn judge(reporters: &[Reporter], active_edges: usize, rules: &VerdictRules) 
     }
 }
 
-/// Failure ratio weighted by samples and confidence, with no edge above `cap` of the whole weight.
-fn capped_ratio(reporters: &[Reporter], cap: f64) -> f64 {
-    let mut weighted: Vec<(f64, f64)> = reporters
-        .iter()
-        .filter(|reporter| reporter.counts())
-        .map(|reporter| (reporter.samples * reporter.confidence.min(1.0), reporter.ratio()))
+/// One reporter as it counts.
+#[derive(Clone, Copy, Debug)]
+struct Weighted {
+    /// Samples by confidence, capped.
+    weight: f64,
+    ratio: f64,
+    samples: f64,
+}
+
+/// Reporters weighed by samples and confidence, with no edge above `cap` of the whole weight; heaviest first.
+fn weigh(reporters: &[Reporter], cap: f64) -> Vec<Weighted> {
+    let counting = reporters.iter().filter(|reporter| reporter.counts());
+    let mut weighted: Vec<Weighted> = counting
+        .map(|reporter| Weighted {
+            weight: reporter.samples * reporter.confidence.min(1.0),
+            ratio: reporter.ratio(),
+            samples: reporter.samples,
+        })
         .collect();
-    weighted.sort_by(|a, b| b.0.total_cmp(&a.0));
+    weighted.sort_by(|a, b| b.weight.total_cmp(&a.weight));
     let limit = limit_of(&weighted, cap);
-    let total: f64 = weighted.iter().map(|(weight, _)| weight.min(limit)).sum();
-    weighted.iter().map(|(weight, ratio)| weight.min(limit) * ratio).sum::<f64>() / total
+    weighted.iter_mut().for_each(|one| one.weight = one.weight.min(limit));
+    weighted
+}
+
+fn ratio_of(weighted: &[Weighted]) -> f64 {
+    let total: f64 = weighted.iter().map(|one| one.weight).sum();
+    weighted.iter().map(|one| one.weight * one.ratio).sum::<f64>() / total
+}
+
+/// Whether those that are left without the `faulty` edges whose failures count most still see the endpoint fail. Liars among those who
+/// are left count less than an honest edge with bad luck did.
+fn fails_without_the_loudest(mut weighted: Vec<Weighted>, faulty: usize, rules: &VerdictRules) -> bool {
+    weighted.sort_by(|a, b| (b.weight * b.ratio).total_cmp(&(a.weight * a.ratio)).then(b.samples.total_cmp(&a.samples)));
+    let rest = weighted.get(faulty..).unwrap_or_default();
+    let failures: f64 = rest.iter().map(|one| one.samples * one.ratio).sum();
+    failures >= rules.rest_failures && ratio_of(rest) >= rules.rest_ratio
 }
 
 /// The largest weight such that nobody who is cut to it has more than `cap` of what remains. With so few reporters that this cannot be,
 /// everybody weighs the same.
-fn limit_of(descending: &[(f64, f64)], cap: f64) -> f64 {
-    let mut rest: f64 = descending.iter().map(|(weight, _)| weight).sum();
-    for (cut, (weight, _)) in descending.iter().enumerate() {
+fn limit_of(descending: &[Weighted], cap: f64) -> f64 {
+    let mut rest: f64 = descending.iter().map(|one| one.weight).sum();
+    for (cut, Weighted { weight, .. }) in descending.iter().enumerate() {
         // With the `cut` largest at the limit: limit = cap · (cut · limit + rest).
         let share = 1.0 - cap * cut as f64;
         if share <= 0.0 {
@@ -212,7 +286,7 @@ fn limit_of(descending: &[(f64, f64)], cap: f64) -> f64 {
         }
         rest -= weight;
     }
-    descending.last().map_or(0.0, |(weight, _)| *weight)
+    descending.last().map_or(0.0, |one| one.weight)
 }
 
 /// Reporters beyond which more of them add no trust.

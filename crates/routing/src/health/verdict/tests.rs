@@ -14,8 +14,8 @@ fn verdict(reporters: &[Reporter], active: usize) -> RegionVerdict {
 fn a_quorum_with_enough_samples_ejects() {
     let failing = [saw(7.0, 7.0); 4];
     assert_eq!(verdict(&failing, 4), RegionVerdict::Ejected);
-    assert_eq!(verdict(&failing, 12), RegionVerdict::Healthy, "four of twelve are not more than a third");
-    assert_eq!(verdict(&failing, 11), RegionVerdict::Ejected);
+    assert_eq!(verdict(&failing, 13), RegionVerdict::Healthy, "four of thirteen may all be faulty");
+    assert_eq!(verdict(&failing, 12), RegionVerdict::Ejected);
     assert_eq!(verdict(&[saw(4.0, 4.0); 4], 4), RegionVerdict::Healthy, "16 samples");
     assert_eq!(verdict(&[saw(10.0, 4.9); 4], 4), RegionVerdict::Healthy, "49 %");
 }
@@ -51,7 +51,7 @@ fn who_does_not_trust_itself_has_no_say() {
     let doubtful = [Reporter { confidence: 0.0, ..saw(50.0, 50.0) }; 6];
     assert_eq!(judge(&doubtful, 6, &VerdictRules::default()), Finding::default());
     let new_build = [Reporter { confidence: 0.5, ..saw(50.0, 50.0) }; 5];
-    assert_eq!(verdict(&new_build, 9), RegionVerdict::Healthy, "five new builds weigh 2.5 of 4");
+    assert_eq!(verdict(&new_build, 9), RegionVerdict::Healthy, "five new builds weigh 2.5 of 3");
 }
 
 #[test]
@@ -59,6 +59,28 @@ fn failures_to_connect_point_at_us() {
     let connect = [Reporter { pointing_at_us: 6.0, ..saw(10.0, 10.0) }; 4];
     assert!(judge(&connect, 4, &VerdictRules::default()).ours);
     assert!(!judge(&[saw(10.0, 10.0); 4], 4, &VerdictRules::default()).ours);
+}
+
+#[test]
+fn bad_luck_of_an_honest_edge_does_not_complete_the_faulty_ones_quorum() {
+    // Three liars and an honest edge whose only request failed are four of ten, and hold most of the weight.
+    let mut reporters = vec![saw(1_000.0, 1_000.0); 3];
+    reporters.push(saw(1.0, 1.0));
+    reporters.extend([saw(3.0, 0.0); 6]);
+    let finding = judge(&reporters, 10, &VerdictRules::default());
+    assert!(finding.failure_ratio >= 0.5, "{finding:?}");
+    assert_eq!(finding.verdict, RegionVerdict::Healthy);
+}
+
+#[test]
+fn a_short_window_sees_a_fault_behind_seconds_of_success() {
+    let rules = VerdictRules::default();
+    let (recent, whole) = (vec![saw(6.0, 6.0); 8], vec![saw(30.0, 6.0); 8]);
+    assert_eq!(judge(&whole, 8, &rules).verdict, RegionVerdict::Healthy);
+    let finding = judge_windows(&[recent, whole.clone()], 8, &rules);
+    assert_eq!((finding.verdict, finding.failure_ratio, finding.samples), (RegionVerdict::Ejected, 1.0, 240.0));
+    let noisy = vec![saw(3.0, 1.6); 8];
+    assert_eq!(judge_windows(&[noisy, whole], 8, &rules).verdict, RegionVerdict::Healthy, "24 samples at 53 % may be chance");
 }
 
 proptest! {

@@ -289,6 +289,7 @@ impl Vendor {
             inputs,
             tier: Tier::Default,
             drained: false,
+            pinned: false,
             max_concurrency: None,
             cache_lifetime: Duration::from_secs(300),
             implicit_caching: true,

@@ -133,7 +133,7 @@ pub(crate) fn key_policy(body: &[u8]) -> Result<KeyPolicy, Vec<Problem>> {
     })
 }
 
-/// What operators force holds over what is declared. Pins concern health and are none of this.
+/// What operators force holds over what is declared.
 fn force(mesh: &mut MeshConfig, overrides: &[Override], region: &str) {
     for forced in overrides.iter().filter(|forced| forced.region.is_empty() || forced.region == region) {
         let Some(target) = &forced.target else { continue };
@@ -151,7 +151,12 @@ fn force(mesh: &mut MeshConfig, overrides: &[Override], region: &str) {
                 let named = |config: &ProviderConfig| target.kind == Kind::Provider.as_str() && config.info.slug == target.name;
                 mesh.providers.retain(|config| !named(config));
             }
-            OverrideAction::Pin | OverrideAction::Unspecified => {}
+            OverrideAction::Pin => {
+                for endpoint in mesh.endpoints.iter_mut().filter(|endpoint| meant(endpoint)) {
+                    endpoint.pinned = true;
+                }
+            }
+            OverrideAction::Unspecified => {}
         }
     }
 }

@@ -148,6 +148,7 @@ impl<'a> Lowering<'a> {
                 TierName::Priority => Tier::Priority,
             },
             drained: raw.drained,
+            pinned: false,
             max_concurrency: raw.max_concurrency,
             cache_lifetime: raw.cache_lifetime.map_or(CACHE_LIFETIME, |span| span.0),
             implicit_caching: raw.implicit_caching,

@@ -133,6 +133,8 @@ fn what_operators_force_holds_in_its_region() {
     };
     let drained = |mesh: &tidegate_edge::config::MeshConfig| mesh.endpoints.iter().filter(|endpoint| endpoint.drained).count();
     assert_eq!(drained(&with(forced("provider", "local", OverrideAction::Drain, "eu"))), 1);
+    let pinned = with(forced("endpoint", "mine", OverrideAction::Pin, ""));
+    assert_eq!(pinned.endpoints.iter().filter(|endpoint| endpoint.pinned).count(), 1);
     assert_eq!(drained(&with(forced("endpoint", "mine", OverrideAction::Drain, ""))), 1);
     assert_eq!(drained(&with(forced("provider", "local", OverrideAction::Drain, "us"))), 0);
     let disabled = with(forced("provider", "local", OverrideAction::Disable, ""));
