@@ -2,6 +2,7 @@
 
 mod certificate;
 mod fleet;
+pub(crate) mod instructions;
 mod launch;
 mod measure;
 mod packages;
@@ -88,6 +89,9 @@ pub(crate) struct Arguments {
     /// Measure only the others.
     #[arg(long, conflicts_with = "tidegate")]
     pub(crate) without_tidegate: bool,
+    /// Measure Tidegate also with one shared runtime (`runtime.model: shared`), as a contender of its own.
+    #[arg(long, conflicts_with = "without_tidegate")]
+    pub(crate) runtime_models: bool,
     /// Peers to install and measure besides nginx and HAProxy; may be repeated.
     #[arg(long = "with", value_enum, value_delimiter = ',')]
     pub(crate) with: Vec<Peer>,
@@ -111,8 +115,8 @@ pub(crate) struct Arguments {
 /// Measures, then prints and writes what was found; an interrupted run reports what it has.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     raise_file_limit();
-    let binary = if arguments.without_tidegate { None } else { Some(tidegate_binary(arguments)?) };
-    let out = out_folder(arguments)?;
+    let binary = if arguments.without_tidegate { None } else { Some(tidegate_binary(arguments.tidegate.as_deref())?) };
+    let out = out_folder(arguments.out.as_deref())?;
     let certificate = Certificate::create(&out)?;
     let (_mock, upstream) = fleet::start_mock(&out, arguments.mock)?;
     let ground = Ground {
@@ -173,6 +177,9 @@ fn contenders(arguments: &Arguments, ground: &Ground<'_>) -> Result<Vec<Contende
     if ground.tidegate.is_some() {
         // The one that must not be missing.
         contenders.push(ground.start(Kind::Tidegate)?);
+        if arguments.runtime_models {
+            contenders.push(ground.start(Kind::TidegateShared)?);
+        }
     }
     Ok(contenders)
 }
@@ -200,8 +207,8 @@ fn write(folder: &Path, name: &str, text: &str) -> Result<()> {
 }
 
 /// The given binary, or a fresh build of what is shipped.
-fn tidegate_binary(arguments: &Arguments) -> Result<PathBuf> {
-    if let Some(binary) = &arguments.tidegate {
+fn tidegate_binary(given: Option<&Path>) -> Result<PathBuf> {
+    if let Some(binary) = given {
         return binary.canonicalize().with_context(|| format!("find {}", binary.display()));
     }
     console::progress("building Tidegate as it is shipped: cargo build --profile dist -p tidegate");
@@ -219,11 +226,14 @@ fn tidegate_binary(arguments: &Arguments) -> Result<PathBuf> {
 }
 
 /// An absolute, fresh folder: configurations that name files in it are read by processes with other working directories.
-fn out_folder(arguments: &Arguments) -> Result<PathBuf> {
-    let folder = arguments.out.clone().unwrap_or_else(|| {
-        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        target_folder().join("loadtest").join(seconds.to_string())
-    });
+fn out_folder(given: Option<&Path>) -> Result<PathBuf> {
+    let folder = given.map_or_else(
+        || {
+            let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+            target_folder().join("loadtest").join(seconds.to_string())
+        },
+        Path::to_path_buf,
+    );
     fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
     folder.canonicalize().with_context(|| format!("find {}", folder.display()))
 }

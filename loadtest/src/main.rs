@@ -57,6 +57,8 @@ enum Command {
     Run(Box<run::Arguments>),
     /// Measure Tidegate, the floors and other proxies, interleaved, and judge the targets.
     Compare(Box<compare::Arguments>),
+    /// Count Tidegate's instructions per request under valgrind: what a change costs, whatever else the machine does.
+    Instructions(compare::instructions::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
         Command::Floor(arguments) => floor::run(&arguments),
         Command::Raw(arguments) => raw::run(&arguments),
         Command::Run(arguments) => interrupt::listen().and_then(|()| run::run(&arguments)),
+        Command::Instructions(arguments) => interrupt::listen().and_then(|()| compare::instructions::run(&arguments)),
         Command::Compare(arguments) => interrupt::listen().and_then(|()| compare::run(&arguments)),
     };
     match outcome {

@@ -6,16 +6,26 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod application;
+#[cfg(test)]
+mod cluster_tests;
 mod config;
 mod consensus;
 mod error;
+mod found;
 mod known_bugs;
 mod log_store;
 mod member;
+mod membership;
 mod message;
+mod metrics;
+mod network;
+mod node;
 #[cfg(test)]
 mod seeds;
+#[cfg(test)]
+mod sim;
 mod snapshot;
+mod space;
 mod state_store;
 mod timing;
 mod types;
@@ -25,4 +35,6 @@ pub use config::ConsensusConfig;
 pub use consensus::{Committed, Consensus};
 pub use error::{BackupError, ChangeError, InitError, ProposeError, ReadError, StartError};
 pub use member::{Instance, Member, MemberStatus, Role, Status, Uuid};
+pub use network::{RaftService, Served};
+pub use space::Room;
 pub use timing::Timing;

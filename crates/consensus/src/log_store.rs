@@ -46,6 +46,17 @@ pub(crate) struct LogReader {
     shared: Arc<Shared>,
 }
 
+/// See [`LogStore::peek`].
+#[cfg(test)]
+#[derive(Debug, Clone)]
+pub(crate) struct Peek {
+    pub(crate) vote: Option<Vote>,
+    pub(crate) purged: Option<LogId>,
+    pub(crate) entries: Vec<LogId>,
+    /// The last entry that is on disk.
+    pub(crate) flushed: Option<LogId>,
+}
+
 /// Called after each transaction with the time it took.
 pub(crate) type OnCommit = Box<dyn Fn(Duration) + Send + Sync>;
 
@@ -80,6 +91,11 @@ impl<C: Types> LogStore<C> {
         Ok((this, thread))
     }
 
+    /// Makes an empty log and closes it.
+    pub(crate) fn create(backend: impl StorageBackend) -> io::Result<()> {
+        LogDatabase::open(backend, 0, 0).map(drop)
+    }
+
     /// Opens the log and leaves it to the caller to run the writer.
     fn open_without_writer(
         backend: impl StorageBackend,
@@ -93,6 +109,32 @@ impl<C: Types> LogStore<C> {
         // One batch of the writer; openraft's own queues hold the rest back.
         let (sender, queue) = mpsc::channel(QUEUE);
         Ok((Self { shared: Arc::clone(&shared), queue: sender }, Writer::new(shared), queue))
+    }
+
+    /// Opens the log with a writer that is a task of the simulator. A flush takes as long as `delay` says.
+    #[cfg(test)]
+    pub(crate) fn open_simulated(backend: impl StorageBackend, mut delay: impl FnMut() -> Duration + Send + 'static) -> io::Result<Self> {
+        use openraft::type_config::TypeConfigExt as _;
+        let everything = TailLimits { entries: usize::MAX, bytes: usize::MAX };
+        let (this, mut writer, mut queue) = Self::open_without_writer(backend, everything, Box::new(|_| {}))?;
+        drop(C::spawn(async move {
+            let mut batch = Vec::new();
+            while queue.recv_many(&mut batch, QUEUE).await > 0 {
+                C::sleep(delay()).await;
+                writer.execute(&mut batch);
+            }
+        }));
+        Ok(this)
+    }
+
+    /// What is in memory of a log that keeps everything there, for the invariants.
+    #[cfg(test)]
+    pub(crate) fn peek(&self) -> Peek {
+        let state = self.shared.state.lock();
+        let (entries, unflushed_from) = state.tail.peek();
+        let entries: Vec<LogId> = entries.map(|entry| entry.log_id).collect();
+        let flushed = entries.iter().rev().find(|id| id.index < unflushed_from).copied().or(state.purged);
+        Peek { vote: state.vote, purged: state.purged, entries, flushed }
     }
 
     /// Who this node is, when it is anyone yet.
@@ -109,6 +151,12 @@ impl<C: Types> LogStore<C> {
     /// Why the log has failed, when it has.
     pub(crate) fn failure(&self) -> Option<String> {
         self.shared.failure.lock().clone()
+    }
+
+    /// Ends the writer once it has done what is queued. Whatever comes later is refused.
+    pub(crate) async fn close(&self) {
+        // A writer that has ended already is what is wanted.
+        let _ = self.enqueue(Job::Close).await;
     }
 
     /// Queues the work and waits until it is durable.

@@ -24,7 +24,7 @@ pub(crate) use self::shelf::Shelf;
 use crate::application::Application;
 use crate::member::Uuid;
 use crate::snapshot::Snapshot;
-use crate::types::{LogId, SnapshotMeta, StoredMembership, Types};
+use crate::types::{Applied, LogId, SnapshotMeta, StoredMembership, Types};
 
 /// The state machine. Clones are the same one.
 pub(crate) struct StateStore<C> {
@@ -44,8 +44,12 @@ struct Shared {
     /// Empty as long as the node belongs to no cluster; then nothing is applied either.
     cluster_id: Mutex<String>,
     applied: watch::Sender<u64>,
+    on_applied: OnApplied,
     offload: Offload,
 }
+
+/// Called with what each entry gave.
+pub(crate) type OnApplied = Box<dyn Fn(&Applied) + Send + Sync>;
 
 /// Where work that blocks is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +68,13 @@ type OpenraftSnapshot = openraft::Snapshot<crate::types::LeaderId, u64, crate::m
 
 impl<C: Types> StateStore<C> {
     /// Brings the application to the newest snapshot.
-    pub(crate) fn open(application: Box<dyn Application>, shelf: Shelf, cluster_id: String, offload: Offload) -> io::Result<Self> {
+    pub(crate) fn open(
+        application: Box<dyn Application>,
+        shelf: Shelf,
+        cluster_id: String,
+        offload: Offload,
+        on_applied: OnApplied,
+    ) -> io::Result<Self> {
         let mut machine = Machine::new(application);
         if let Some((_, snapshot)) = shelf.newest()? {
             if !cluster_id.is_empty() && snapshot.cluster_id != cluster_id {
@@ -74,7 +84,7 @@ impl<C: Types> StateStore<C> {
             machine.restore(snapshot).map_err(io::Error::other)?;
         }
         let applied = watch::Sender::new(machine.last_applied().map_or(0, |last| last.index));
-        let shared = Shared { machine: Mutex::new(machine), shelf, cluster_id: Mutex::new(cluster_id), applied, offload };
+        let shared = Shared { machine: Mutex::new(machine), shelf, cluster_id: Mutex::new(cluster_id), applied, on_applied, offload };
         Ok(Self { shared: Arc::new(shared), _types: PhantomData })
     }
 
@@ -169,6 +179,7 @@ impl<C: Types> RaftStateMachine<C> for StateStore<C> {
             let response = self.shared.machine.lock().apply(entry);
             // First, so that whoever gets the answer also sees its effect.
             self.shared.applied.send_replace(index);
+            (self.shared.on_applied)(&response);
             if let Some(responder) = responder {
                 responder.send(response);
             }

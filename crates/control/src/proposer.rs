@@ -69,22 +69,20 @@ impl Proposer {
         let deadline = Instant::now() + PATIENCE;
         let mut status = self.agreement.watch_status();
         let repeatable = !command.request_id.is_empty();
-        let mut last = "nobody was asked".to_owned();
         let mut unknown = false;
         loop {
             // A status that changes while we ask is seen below.
             status.mark_unchanged();
-            match self.once(command.clone()).await {
+            let last = match self.once(command.clone()).await {
                 Outcome::Done(index, reply) => return self.answered(index, reply).await,
                 Outcome::Stopped(why) => return Err(SubmitError::Stopped(why)),
+                Outcome::Unknown(why) if !repeatable => return Err(SubmitError::Unknown(why)),
                 Outcome::Unknown(why) => {
-                    if !repeatable {
-                        return Err(SubmitError::Unknown(why));
-                    }
-                    (last, unknown) = (why, true);
+                    unknown = true;
+                    why
                 }
-                Outcome::NoLeader(why) => last = why,
-            }
+                Outcome::NoLeader(why) => why,
+            };
             if Instant::now() + PAUSE >= deadline {
                 return Err(if unknown { SubmitError::Unknown(last) } else { SubmitError::NoLeader(last) });
             }
@@ -141,6 +139,22 @@ impl Proposer {
             Some(proposed::Outcome::Refused(why)) => Outcome::Stopped(why),
             Some(proposed::Outcome::Unknown(why)) => Outcome::Unknown(why),
             None => Outcome::Unknown(format!("{address} answered something that this version does not know")),
+        }
+    }
+
+    /// Proposes on this node or not at all.
+    ///
+    /// # Errors
+    /// As [`Proposer::submit`], but at once.
+    pub async fn here_only(&self, command: Command) -> Result<(), SubmitError> {
+        match self.here(command).await {
+            Here::Done(Committed { reply: Some(Reply { outcome: Some(reply::Outcome::Refused(refused)) }), .. }) => {
+                Err(SubmitError::Refused(refused))
+            }
+            Here::Done(_) => Ok(()),
+            Here::NotLeader(_) => Err(SubmitError::NoLeader("this node does not lead".to_owned())),
+            Here::Unknown => Err(SubmitError::Unknown("the leader changed".to_owned())),
+            Here::Refused(why) | Here::Stopped(why) => Err(SubmitError::Stopped(why)),
         }
     }
 

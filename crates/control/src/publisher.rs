@@ -51,13 +51,7 @@ impl Cursor {
     /// digests agree; otherwise it gets a snapshot.
     pub fn resume(edge: &str, resume: Option<&Position>, state: &State) -> Self {
         let position = resume.filter(|resume| continues(resume, state)).map(|resume| resume.index);
-        Self {
-            edge: edge.to_owned(),
-            position,
-            revoked: position.unwrap_or_else(|| state.applied()),
-            transfer: None,
-            marked_ms: None,
-        }
+        Self { edge: edge.to_owned(), position, revoked: position.unwrap_or_else(|| state.applied()), transfer: None, marked_ms: None }
     }
 
     /// Newest index that was handed over as a whole; 0 before the first.
@@ -135,7 +129,8 @@ impl Cursor {
         };
         let mut revoke = Revoke { leader_time_ms: state.leader_time_ms(), ..Revoke::default() };
         for (index, changed) in changes {
-            if !revoke.public_ids.is_empty() && (revoke.public_ids.len() >= REVOKED_AT_ONCE || revoke.kill_streams != changed.kill_streams) {
+            if !revoke.public_ids.is_empty() && (revoke.public_ids.len() >= REVOKED_AT_ONCE || revoke.kill_streams != changed.kill_streams)
+            {
                 break;
             }
             self.revoked = index;

@@ -14,13 +14,17 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use crate::config::Limits;
 use crate::error::EdgeError;
+use crate::memory::MemoryWatch;
 
 /// Counts requests in flight; dropping it counts one out.
 pub(crate) struct Admitted(Arc<AtomicUsize>);
 
 impl Admitted {
-    /// Lets one more request in, unless `most` are in flight already.
-    pub(crate) fn admit(in_flight: &Arc<AtomicUsize>, most: usize) -> Result<Self, EdgeError> {
+    /// Lets one more request in, unless `most` are in flight already or memory is short.
+    pub(crate) fn admit(in_flight: &Arc<AtomicUsize>, most: usize, memory: &MemoryWatch) -> Result<Self, EdgeError> {
+        if memory.is_short() {
+            return Err(EdgeError::Saturated { retry_after: SATURATED_RETRY });
+        }
         if in_flight.fetch_add(1, Ordering::Relaxed) >= most {
             in_flight.fetch_sub(1, Ordering::Relaxed);
             return Err(EdgeError::Saturated { retry_after: SATURATED_RETRY });

@@ -12,15 +12,18 @@ use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use secrecy::{ExposeSecret, SecretString};
 use smallvec::SmallVec;
-use tidegate_routing::{AttemptEnd, AttemptPlan, Endpoint, ParameterSet, RateHint};
+use tidegate_routing::{AttemptEnd, AttemptPlan, Endpoint, ParameterSet, RateHint, Timestamp};
 use tidegate_wire::{
-    ChatCall, Completion, ErrorType, Failure, FailureKind, RequestError, StreamReader, UpstreamRequest, classify, encode, rate_limits,
-    read_completion,
+    ChatCall, Completion, ErrorType, Failure, FailureKind, RequestError, Stamp, StreamReader, UpstreamRequest, classify, encode,
+    rate_limits, read_completion,
 };
 use tokio::time::Instant;
 
 use crate::deadline::before;
+use crate::error::FailedAttempts;
 use crate::generation::{AttemptDetails, Generation};
+use crate::hedge;
+use crate::shared::Shared;
 use crate::state::Target;
 use crate::upstream::{Outgoing, Pool, ResponseBody, SegmentBody, SendError};
 
@@ -39,6 +42,12 @@ pub(crate) enum Answer {
     Complete(Box<(Completion, AttemptDetails)>),
     /// A stream whose first token is here.
     Stream(Box<OpenStream>),
+}
+
+/// An answer and the moment of its first token.
+pub(crate) struct Found {
+    pub(crate) answer: Answer,
+    pub(crate) at: Timestamp,
 }
 
 /// An upstream stream and what came of it so far.
@@ -62,13 +71,69 @@ pub(crate) struct AttemptFailure {
     pub(crate) param: Option<String>,
 }
 
-/// Makes the try that `generation` has just taken up.
+/// A try that is ready to be sent. It borrows nothing of the generation, so that two can be under way at once.
+pub(crate) struct Prepared {
+    target: Arc<Target>,
+    stamp: Stamp,
+    outgoing: Outgoing,
+    attempt: AttemptPlan,
+}
+
+/// What happened to a try that failed, and which one it was.
+pub(crate) type Failed = (AttemptPlan, Box<AttemptFailure>);
+
+/// Makes the try that `generation` has just taken up, and a second one elsewhere where that is wanted.
 pub(crate) async fn run(
     generation: &mut Generation,
     pool: &Arc<Pool>,
     ask: &Ask,
     attempt: AttemptPlan,
-) -> Result<Answer, Box<AttemptFailure>> {
+    failures: &mut FailedAttempts,
+) -> Result<Answer, Failed> {
+    let prepared = prepare(generation, ask, attempt).map_err(|failed| (attempt, failed))?;
+    let shared = Arc::clone(&generation.shared);
+    let exchange = pin!(exchange(&shared, pool, ask, &prepared));
+    let waiting = before(Instant::now() + attempt.first_token_timeout, exchange);
+    let outcome = match generation.hedge_after(&attempt) {
+        None => waiting.await.unwrap_or_else(|| Err(timed_out(&attempt))),
+        // Boxed: hedging is rare, and every request's future would carry its state.
+        Some(after) => return Box::pin(hedge::race(generation, pool, ask, attempt, waiting, after, failures)).await,
+    };
+    settle(generation, attempt, outcome)
+}
+
+/// What a finished exchange means for the generation.
+pub(crate) fn settle(
+    generation: &mut Generation,
+    attempt: AttemptPlan,
+    outcome: Result<Found, Box<AttemptFailure>>,
+) -> Result<Answer, Failed> {
+    match outcome {
+        Ok(found) => {
+            generation.answered(found.at);
+            Ok(found.answer)
+        }
+        Err(failed) => Err((attempt, failed)),
+    }
+}
+
+/// Notes a failed try, for the plan and for the error that the caller reads if nothing else comes.
+pub(crate) fn note(generation: &mut Generation, failures: &mut FailedAttempts, (attempt, failed): Failed) {
+    let mut failed = *failed;
+    generation.state.redact(attempt.credential, &mut failed.failure);
+    let details = AttemptDetails {
+        status: failed.details.status,
+        retry_after: failed.details.retry_after,
+        rate: failed.details.rate,
+        ..AttemptDetails::default()
+    };
+    generation.end_attempt(failed.end, details);
+    let provider = Arc::clone(&generation.state.target(attempt.endpoint).provider);
+    failures.push(&provider.name, failed);
+}
+
+/// Encodes the try that `generation` has just taken up, and notes that it is on its way.
+pub(crate) fn prepare(generation: &mut Generation, ask: &Ask, attempt: AttemptPlan) -> Result<Prepared, Box<AttemptFailure>> {
     let state = Arc::clone(&generation.state);
     let target = Arc::clone(state.target(attempt.endpoint));
     let encoded = encode_for(ask, &target, state.endpoint(attempt.endpoint)).map_err(not_encodable)?;
@@ -80,24 +145,19 @@ pub(crate) async fn run(
     if ask.call.debug_echo() && ask.call.stream() {
         generation.echo(outgoing.body.contiguous());
     }
-    let deadline = Instant::now() + attempt.first_token_timeout;
     generation.sent();
-    let exchange = pin!(exchange(generation, pool, ask, target, &outgoing, attempt));
-    before(deadline, exchange).await.unwrap_or_else(|| {
-        let waited = attempt.first_token_timeout.as_secs_f64();
-        Err(failed(AttemptEnd::FirstTokenTimeout, seen(FailureKind::Timeout, format!("no answer within {waited:.1} s"))))
-    })
+    Ok(Prepared { stamp: generation.stamp(&target), target, outgoing, attempt })
+}
+
+/// The first token took longer than this attempt is given.
+pub(crate) fn timed_out(attempt: &AttemptPlan) -> Box<AttemptFailure> {
+    let waited = attempt.first_token_timeout.as_secs_f64();
+    failed(AttemptEnd::FirstTokenTimeout, seen(FailureKind::Timeout, format!("no answer within {waited:.1} s")))
 }
 
 /// Sends, and reads up to the first token (a stream) or the end (a whole answer).
-async fn exchange(
-    generation: &mut Generation,
-    pool: &Arc<Pool>,
-    ask: &Ask,
-    target: Arc<Target>,
-    outgoing: &Outgoing,
-    attempt: AttemptPlan,
-) -> Result<Answer, Box<AttemptFailure>> {
+pub(crate) async fn exchange(shared: &Shared, pool: &Arc<Pool>, ask: &Ask, prepared: &Prepared) -> Result<Found, Box<AttemptFailure>> {
+    let Prepared { target, stamp, outgoing, attempt } = prepared;
     let origin = &target.provider.origin;
     let (head, body) = match pool.send(origin, outgoing).await {
         Ok(answer) => answer,
@@ -110,14 +170,14 @@ async fn exchange(
             return Err(failed(AttemptEnd::Server(502), seen(FailureKind::Cut, "the connection broke before an answer came")));
         }
     };
-    let now = generation.shared.clock.unix_seconds();
+    let now = shared.clock.unix_seconds();
     let rate = rate_limits(&head.headers, target.provider.info.rate_limits, now)
         .map(|limits| RateHint { remaining_ratio: limits.remaining_ratio, reset: limits.reset });
     if !head.status.is_success() {
-        return Err(Box::pin(read_failure(head, body, target, now, rate)).await);
+        return Err(Box::pin(read_failure(head, body, Arc::clone(target), now, rate)).await);
     }
     if !ask.call.stream() {
-        return read_whole(generation, ask, body, target, rate).await;
+        return read_whole(shared, ask, body, target, stamp, rate).await;
     }
     if is_json(&head.headers) {
         // Some hosts report errors of a stream request as a plain JSON body with status 200.
@@ -125,18 +185,19 @@ async fn exchange(
         let failure = classify(target.provider.dialect(), head.status.as_u16(), &head.headers, &bytes, now);
         return Err(with_details(failure, AttemptEnd::Malformed, rate));
     }
-    open_stream(generation, ask, body, target, attempt, rate).await
+    open_stream(shared, ask, body, prepared, attempt, rate).await
 }
 
 async fn open_stream(
-    generation: &mut Generation,
+    shared: &Shared,
     ask: &Ask,
     mut body: ResponseBody,
-    target: Arc<Target>,
-    attempt: AttemptPlan,
+    prepared: &Prepared,
+    attempt: &AttemptPlan,
     rate: Option<RateHint>,
-) -> Result<Answer, Box<AttemptFailure>> {
-    let mut reader = StreamReader::new(target.provider.dialect(), generation.stamp(&target), true);
+) -> Result<Found, Box<AttemptFailure>> {
+    let target = &prepared.target;
+    let mut reader = StreamReader::new(target.provider.dialect(), prepared.stamp.clone(), true);
     if ask.call.hides_reasoning() {
         reader.hide_reasoning();
     }
@@ -170,18 +231,20 @@ async fn open_stream(
             break true;
         }
     };
-    generation.answered();
-    Ok(Answer::Stream(Box::new(OpenStream { body, reader, first, idle_timeout: attempt.idle_timeout, rate, finished })))
+    let at = Timestamp(shared.clock.micros());
+    let answer = Answer::Stream(Box::new(OpenStream { body, reader, first, idle_timeout: attempt.idle_timeout, rate, finished }));
+    Ok(Found { answer, at })
 }
 
 async fn read_whole(
-    generation: &mut Generation,
+    shared: &Shared,
     ask: &Ask,
     body: ResponseBody,
-    target: Arc<Target>,
+    target: &Target,
+    stamp: &Stamp,
     rate: Option<RateHint>,
-) -> Result<Answer, Box<AttemptFailure>> {
-    let limit = generation.shared.config.limits.answer_bytes;
+) -> Result<Found, Box<AttemptFailure>> {
+    let limit = shared.config.limits.answer_bytes;
     let bytes = match collect(body, limit).await {
         Ok(bytes) => bytes,
         Err(Collect::TooLarge) => {
@@ -193,8 +256,8 @@ async fn read_whole(
             return Err(with_details(seen(FailureKind::Cut, "the answer broke off"), AttemptEnd::Server(502), rate));
         }
     };
-    generation.answered();
-    let completion = read_completion(target.provider.dialect(), bytes, Some(&ask.call), generation.stamp(&target)).map_err(|failure| {
+    let at = Timestamp(shared.clock.micros());
+    let completion = read_completion(target.provider.dialect(), bytes, Some(&ask.call), stamp.clone()).map_err(|failure| {
         let end = end_of(&failure);
         with_details(failure, end, rate)
     })?;
@@ -209,7 +272,7 @@ async fn read_whole(
         upstream_id: facts.upstream_id.clone(),
         retry_after: None,
     };
-    Ok(Answer::Complete(Box::new((completion, details))))
+    Ok(Found { answer: Answer::Complete(Box::new((completion, details))), at })
 }
 
 async fn read_failure(head: Parts, body: ResponseBody, target: Arc<Target>, now: u64, rate: Option<RateHint>) -> Box<AttemptFailure> {

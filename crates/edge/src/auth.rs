@@ -5,6 +5,7 @@
 //! unknown key costs the same work as a known one. Failed checks are counted per address, and a guesser is told to wait.
 
 mod contact;
+mod cuts;
 mod keys;
 mod limiter;
 mod policy;
@@ -21,8 +22,9 @@ use tidegate_runtime::api_key::Digester;
 
 use crate::config::{Defaults, KeyConfig, KeyPolicy};
 use crate::hash;
-pub(crate) use contact::{Contact, DECIDABLE};
-pub(crate) use keys::{KeyChange, Keys};
+pub(crate) use contact::Contact;
+pub(crate) use cuts::Cuts;
+pub(crate) use keys::Keys;
 pub(crate) use limiter::{FailureLimiter, WINDOW};
 pub use policy::ReadPolicy;
 pub(crate) use policy::{Policies, Policy};
@@ -78,6 +80,8 @@ pub(crate) enum AuthFailure {
     Expired,
     /// The edge has not heard of the control plane for so long that it cannot tell.
     Undecided,
+    /// It was taken away while it was in use.
+    Revoked,
     /// A management key wants to call a model.
     Management,
 }
@@ -90,6 +94,7 @@ impl AuthFailure {
             Self::Disabled => "The API key is disabled. Ask whoever manages keys to enable it.",
             Self::Expired => "The API key has expired. Ask whoever manages keys for a new one.",
             Self::Undecided => "This edge cannot tell at the moment whether the API key is valid. Try again shortly.",
+            Self::Revoked => "The API key of this request was revoked.",
             Self::Management => "This API key manages other keys; it cannot call models.",
         }
     }
@@ -181,6 +186,19 @@ impl Caller {
             role: role.into(),
             policy: self.policy.source.clone(),
             ..Key::default()
+        }
+    }
+
+    /// The same key, refused from now on.
+    pub(crate) fn refused(&self) -> Self {
+        Self {
+            name: Arc::clone(&self.name),
+            public_id: Arc::clone(&self.public_id),
+            policy: Arc::clone(&self.policy),
+            first: self.first.clone(),
+            second: self.second.clone(),
+            disabled: true,
+            ..*self
         }
     }
 

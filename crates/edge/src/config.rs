@@ -33,6 +33,52 @@ pub struct EdgeConfig {
     pub generations_kept: u64,
     /// How long a finished generation can be looked up.
     pub generations_ttl: Duration,
+    /// The control plane to follow; `None` for an edge that is configured by a file alone.
+    pub control: Option<ControlLinkConfig>,
+}
+
+/// How an edge follows the control plane.
+#[derive(Debug, Clone)]
+pub struct ControlLinkConfig {
+    /// Control nodes; at least one.
+    pub endpoints: Vec<ControlEndpoint>,
+    /// Name of this edge, unique among all; its certificate's name wins where it has one.
+    pub edge: String,
+    /// Where the last good state is kept over a restart; `None` keeps none.
+    pub state_dir: Option<PathBuf>,
+    /// How long known keys are served without word from the control plane, unless a key says otherwise. It bounds how long a key that
+    /// was revoked can be used at an edge that is cut off.
+    pub key_grace: Duration,
+    /// A state that was last known to be current longer ago than this is not started with.
+    pub max_boot_staleness: Duration,
+    /// Time that a new configuration has to serve without harm before it is kept as good.
+    pub bake: Duration,
+}
+
+/// One control node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControlEndpoint {
+    /// `host:port`.
+    pub address: String,
+    /// Its region; those of the edge's own are tried first, and another region's node is hung up on.
+    pub region: Option<String>,
+}
+
+impl ControlLinkConfig {
+    /// Times as `docs/configuration.md` documents them.
+    #[must_use]
+    pub fn new(edge: impl Into<String>, endpoints: Vec<ControlEndpoint>) -> Self {
+        Self {
+            endpoints,
+            edge: edge.into(),
+            state_dir: None,
+            // A day: an outage of the control plane must be repairable without haste, and a key that was revoked meanwhile is of use to
+            // a thief only at edges that nobody can reach.
+            key_grace: Duration::from_secs(24 * 3600),
+            max_boot_staleness: Duration::from_secs(7 * 24 * 3600),
+            bake: Duration::from_secs(30),
+        }
+    }
 }
 
 /// One downstream address.
@@ -113,6 +159,8 @@ pub struct Limits {
     pub connections_per_ip: usize,
     /// Requests in flight over all listeners; more are answered 503 with `Retry-After`.
     pub requests_in_flight: usize,
+    /// Share of the control group's memory limit above which new requests are answered 503 with `Retry-After`; 0 means never.
+    pub memory_share: f64,
     /// Concurrent HTTP/2 streams per connection.
     pub http2_streams: u32,
     /// A caller that takes no bytes for this long loses its stream.
@@ -144,6 +192,8 @@ impl Default for Limits {
             connections: 50_000,
             connections_per_ip: 0,
             requests_in_flight: 50_000,
+            // Above it a burst of large bodies could reach the limit, which kills every stream at once.
+            memory_share: 0.85,
             http2_streams: 100,
             write_stall: Duration::from_secs(30),
             answer_bytes: 64 * 1024 * 1024,
@@ -323,6 +373,8 @@ pub struct KeyConfig {
     pub preferences: Preferences,
     /// Strategy unless the request says otherwise.
     pub mode: Option<Mode>,
+    /// Ask a second provider when the first token of a stream takes long; both are billed.
+    pub hedge: bool,
     /// Show the provider's own error body in `error.metadata.raw`.
     pub raw_errors: bool,
 }
@@ -336,6 +388,8 @@ pub struct KeyPolicy {
     pub preferences: Preferences,
     /// Strategy unless the request says otherwise.
     pub mode: Option<Mode>,
+    /// Send a second attempt to another provider when the first token of a stream takes long.
+    pub hedge: bool,
     /// Show the provider's own error body in `error.metadata.raw`.
     pub raw_errors: bool,
     /// How long the key is served without word from the control plane; `None` leaves it to [`ControlLinkConfig::key_grace`].
@@ -350,6 +404,7 @@ impl KeyPolicy {
             allowed_models: key.allowed_models.clone(),
             preferences: key.preferences.clone(),
             mode: key.mode,
+            hedge: key.hedge,
             raw_errors: key.raw_errors,
             grace: None,
         }

@@ -10,12 +10,14 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use crate::handler;
 use crate::io::{GuardedIo, Serving};
+use crate::listener::ListenerMeta;
 use crate::stall::WatchedStreams;
 use crate::worker::{Arrival, Worker};
 
@@ -28,16 +30,21 @@ pub(crate) struct ConnectionInfo {
 /// Serves until the peer leaves, a limit is hit, or the edge drains and the connection is idle.
 pub(crate) async fn serve(worker: &Arc<Worker>, arrival: Arrival) {
     let Arrival { stream, peer, listener, permit: _permit } = arrival;
-    let Some(tls) = &listener.tls else {
-        // Dropping the losing branch is safe: nothing has been taken from the socket.
-        let version = tokio::select! {
-            biased;
-            version = spoken(&stream, worker.shared.config.limits.idle) => version,
-            // A caller who has not said anything yet is not waited for.
-            () = worker.draining.requested() => return,
-        };
-        return speak(worker, stream, peer, version).await;
+    if let Some(tls) = &listener.tls {
+        // Boxed, as is HTTP/2: a task is as large as its largest branch, and most of many are plain HTTP/1.1 behind a proxy.
+        return Box::pin(serve_tls(worker, stream, peer, &listener, tls)).await;
+    }
+    // Dropping the losing branch is safe: nothing has been taken from the socket.
+    let version = tokio::select! {
+        biased;
+        version = spoken(&stream, worker.shared.config.limits.idle) => version,
+        // A caller who has not said anything yet is not waited for.
+        () = worker.draining.requested() => return,
     };
+    speak(worker, stream, peer, version).await;
+}
+
+async fn serve_tls(worker: &Arc<Worker>, stream: TcpStream, peer: SocketAddr, listener: &ListenerMeta, tls: &Arc<ServerConfig>) {
     let limits = &worker.shared.config.limits;
     let accept = TlsAcceptor::from(Arc::clone(tls)).accept(stream);
     let stream = match tokio::time::timeout(limits.tls_handshake, accept).await {
@@ -114,22 +121,25 @@ where
             ended(connection.await);
         }
         Version::Http2 => {
-            let mut connection = pin!(
-                http2::Builder::new(WatchedStreams::new(limits.write_stall))
-                    .timer(TokioTimer::new())
-                    .max_concurrent_streams(limits.http2_streams)
-                    .initial_stream_window_size(HTTP2_WINDOW)
-                    .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
-                    .keep_alive_interval(limits.idle)
-                    .serve_connection(io, service)
-            );
-            // As above.
-            tokio::select! {
-                biased;
-                result = connection.as_mut() => return ended(result),
-                () = worker.draining.requested() => connection.as_mut().graceful_shutdown(),
-            }
-            ended(connection.await);
+            Box::pin(async move {
+                let mut connection = pin!(
+                    http2::Builder::new(WatchedStreams::new(limits.write_stall))
+                        .timer(TokioTimer::new())
+                        .max_concurrent_streams(limits.http2_streams)
+                        .initial_stream_window_size(HTTP2_WINDOW)
+                        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+                        .keep_alive_interval(limits.idle)
+                        .serve_connection(io, service)
+                );
+                // As above.
+                tokio::select! {
+                    biased;
+                    result = connection.as_mut() => return ended(result),
+                    () = worker.draining.requested() => connection.as_mut().graceful_shutdown(),
+                }
+                ended(connection.await);
+            })
+            .await
         }
     }
 }

@@ -15,11 +15,13 @@ use tidegate_runtime::{Clock, Shutdown, Tasks};
 
 use crate::access_log::AccessLog;
 use crate::affinity::AffinityTable;
-use crate::auth::{Contact, FailureLimiter, Keys};
+use crate::auth::{Contact, Cuts, FailureLimiter, Keys};
+use crate::control_link::{ControlServices, Link, Place};
 use crate::config::{EdgeConfig, ListenerConfig, MeshConfig};
 use crate::gauges::EndpointGauges;
 use crate::generations::Generations;
 use crate::listener::{Connections, Listener};
+use crate::memory::MemoryWatch;
 use crate::metrics::Metrics;
 use crate::shared::Shared;
 use crate::state::{RoutingState, StateProblem};
@@ -33,6 +35,7 @@ pub struct Edge {
     threads: Threads,
     bound: Bound,
     certificates: Vec<Reloader>,
+    readiness: Readiness,
     ready: Condition,
     /// Stops accepting.
     accepting: Tasks,
@@ -91,11 +94,15 @@ pub struct Services {
     pub telemetry: Telemetry,
     /// More routes for the operations port.
     pub routes: Vec<OpsRoute>,
+    /// Time.
+    pub clock: Clock,
+    /// What an edge that follows the control plane needs; its configuration then has to name control nodes.
+    pub control: Option<ControlServices>,
 }
 
 impl Default for Services {
     fn default() -> Self {
-        Self { registry: prometheus::Registry::new(), telemetry: Telemetry::off(), routes: Vec::new() }
+        Self { registry: prometheus::Registry::new(), telemetry: Telemetry::off(), routes: Vec::new(), clock: Clock::start(), control: None }
     }
 }
 
@@ -106,8 +113,8 @@ impl Edge {
     /// # Errors
     /// See [`StartError`]; nothing keeps running after an error.
     pub async fn start(config: EdgeConfig, mesh: MeshConfig, services: Services) -> Result<Self, StartError> {
-        let Services { registry, telemetry, routes } = services;
-        let clock = Clock::start();
+        let Services { registry, telemetry, routes, clock, control } = services;
+        let following = config.control.clone().zip(control);
         let metrics = Metrics::register(&registry)?;
         let state = RoutingState::build(mesh, None, &metrics).map_err(StartError::Config)?;
         metrics.state_revision.with_label_values(&["snapshot"]).set(i64::try_from(state.snapshot.revision()).unwrap_or(i64::MAX));
@@ -129,11 +136,14 @@ impl Edge {
             auth_failures: FailureLimiter::new(config.limits.auth_failures_per_minute),
             connections: Connections::new(config.limits.connections, config.limits.connections_per_ip),
             in_flight: Arc::new(AtomicUsize::new(0)),
+            memory: MemoryWatch::start(config.limits.memory_share, &background),
             region: config.region.as_str().into(),
             nothing: "".into(),
             openapi: openapi::document().to_string().into(),
             keys: ArcSwap::from_pointee(Keys::of_config(&state.config.keys, state.config.keys_pepper.as_ref(), &state.config.defaults)),
-            contact: Contact::own_authority(),
+            contact: following.as_ref().map_or_else(Contact::own_authority, |(link, _)| Contact::following(link.key_grace)),
+            routed: following.as_ref().map_or_else(Contact::own_authority, |(link, _)| Contact::following(link.key_grace)),
+            cuts: Cuts::default(),
             state: ArcSwap::from_pointee(state),
             clock,
             metrics,
@@ -147,20 +157,26 @@ impl Edge {
         tidegate_runtime::ops::register_build_info(&registry, &BUILD)?;
         tidegate_runtime::tls::register_certificate_metrics(&registry, certificates.clone(), clock)?;
 
+        let readiness = Readiness::new();
+        if let Some((link, services)) = following {
+            let place = Place { shared: Arc::clone(&shared), workers: Arc::clone(&workers), ready: readiness.condition("configuration") };
+            // Before the first request: what was kept is there at once.
+            let link = Link::start(place, link, services);
+            background.spawn("control-link", link.run(background.shutdown().clone()));
+        }
         let accepting = Tasks::new();
         for listener in listeners {
             let serving = listener.run(Arc::clone(&shared), Arc::clone(&workers), accepting.shutdown().clone());
             accepting.spawn("listener", serving);
         }
-        let readiness = Readiness::new();
         let ready = readiness.condition("serving");
         ready.met();
         if let Some(operations) = operations {
             let mut routes = routes;
             routes.push(explain_route(&shared));
-            operations.serve(Operations { registry: registry.clone(), readiness, routes }, &background);
+            operations.serve(Operations { registry: registry.clone(), readiness: readiness.clone(), routes }, &background);
         }
-        Ok(Self { shared, workers, threads, bound, certificates, ready, accepting, draining, stop, background, registry })
+        Ok(Self { shared, workers, threads, bound, certificates, readiness, ready, accepting, draining, stop, background, registry })
     }
 
     /// Addresses that were taken.
@@ -179,6 +195,15 @@ impl Edge {
     #[must_use]
     pub fn revision(&self) -> u64 {
         self.shared.state.load().snapshot.revision()
+    }
+
+    /// Whether this edge should get traffic; the reasons why not otherwise.
+    ///
+    /// # Errors
+    /// One line per condition that does not hold.
+    pub fn readiness(&self) -> Result<(), Vec<String>> {
+        let missing = self.readiness.missing();
+        if missing.is_empty() { Ok(()) } else { Err(missing) }
     }
 
     /// Takes a new configuration over, or refuses it as a whole. Running requests end with the one they began with.

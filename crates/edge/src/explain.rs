@@ -97,6 +97,7 @@ pub(crate) fn finished(past: &Past) -> Value {
         "text": past.decision.render(snapshot),
         "decision": past.decision.named(snapshot),
         "record": past.decision,
+        "settings": snapshot.settings(),
         "reproducible": past.decision.is_reproducible(snapshot),
         "snapshot_revision": snapshot.revision(),
     })

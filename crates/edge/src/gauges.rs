@@ -21,6 +21,7 @@ pub(crate) struct EndpointGauges {
     in_flight: IntGaugeVec,
     limit: IntGaugeVec,
     blocked: IntGaugeVec,
+    state_age: GaugeVec,
 }
 
 impl EndpointGauges {
@@ -49,6 +50,11 @@ impl EndpointGauges {
             )?,
             in_flight: ints("tidegate_edge_endpoint_in_flight", "Requests of this edge at the endpoint.", endpoint)?,
             limit: ints("tidegate_edge_endpoint_limit", "Adaptive limit of parallel requests of this edge at the endpoint.", endpoint)?,
+            state_age: floats(
+                "tidegate_state_age_seconds",
+                "Time since the state in use was last known to be current; 0 where a file is the authority, absent where nothing is known.",
+                &["kind"],
+            )?,
             blocked: ints("tidegate_edge_endpoint_blocked", "1 while the endpoint asked this edge to wait (429).", endpoint)?,
         })
     }
@@ -57,6 +63,12 @@ impl EndpointGauges {
         let state = shared.state.load();
         let now = Timestamp(shared.clock.micros());
         let region = shared.region.as_ref();
+        self.state_age.reset();
+        for (kind, contact) in [("keys", &shared.contact), ("snapshot", &shared.routed)] {
+            if let Some(age) = contact.age(now.0) {
+                self.state_age.with_label_values(&[kind]).set(age.as_secs_f64());
+            }
+        }
         // Endpoints that a reload removed must not linger.
         self.uptime.reset();
         self.first_token.reset();
@@ -92,8 +104,8 @@ impl EndpointGauges {
         }
     }
 
-    fn parts(&self) -> [&dyn Collector; 7] {
-        [&self.breaker, &self.up, &self.uptime, &self.first_token, &self.in_flight, &self.limit, &self.blocked]
+    fn parts(&self) -> [&dyn Collector; 8] {
+        [&self.breaker, &self.up, &self.uptime, &self.first_token, &self.in_flight, &self.limit, &self.blocked, &self.state_age]
     }
 }
 

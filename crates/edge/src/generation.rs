@@ -34,6 +34,8 @@ pub(crate) struct Generation {
     session_named: bool,
     uncached_prompt: u32,
     current: Option<Current>,
+    /// The attempt that is hedged, or the hedge: whichever of the two is not being spoken of.
+    other: Option<Box<Current>>,
     attempts: SmallVec<[AttemptNote; 2]>,
     times: Times,
     /// Bodies that were sent upstream, for callers who debug their requests; empty unless asked for.
@@ -168,6 +170,7 @@ impl Generation {
             session_named,
             uncached_prompt: prompt_tokens,
             current: None,
+            other: None,
             attempts: SmallVec::new(),
             times: Times { received, complete, sent: None, answered: None, committed: None },
             echoes: Vec::new(),
@@ -193,6 +196,33 @@ impl Generation {
             self.current = Some(Current { plan: *plan, sent: now, first_token: None, trace: self.trace.attempt() });
         }
         Some(next)
+    }
+
+    /// How long the attempt in progress may take before it is hedged, if the caller wants that.
+    pub(crate) fn hedge_after(&self, attempt: &AttemptPlan) -> Option<Duration> {
+        if !self.caller.policy.own.hedge {
+            return None;
+        }
+        self.plan.as_ref()?.hedge_after(&self.state.snapshot, &self.state.health, attempt)
+    }
+
+    /// Asks the plan for a second attempt beside the one in progress, and takes it up.
+    pub(crate) fn hedge(&mut self) -> Option<AttemptPlan> {
+        let now = self.now();
+        let plan = self.plan.as_mut()?.hedge(&self.state.snapshot, &self.state.health, now)?;
+        self.shared.metrics.hedges.inc();
+        let hedge = Current { plan, sent: now, first_token: None, trace: self.trace.attempt() };
+        self.other = self.current.replace(hedge).map(Box::new);
+        Some(plan)
+    }
+
+    /// Makes the attempt of this number the one in progress; the other one waits.
+    pub(crate) fn take_up(&mut self, number: u8) {
+        if let (Some(current), Some(other)) = (&mut self.current, &mut self.other)
+            && other.plan.number == number
+        {
+            std::mem::swap(current, other);
+        }
     }
 
     /// The endpoint of the attempt in progress, or of the last one.
@@ -243,9 +273,8 @@ impl Generation {
         self.times.sent.get_or_insert(now);
     }
 
-    /// The provider's first token (or whole answer) is here.
-    pub(crate) fn answered(&mut self) {
-        let now = self.now();
+    /// The provider's first token (or whole answer) came.
+    pub(crate) fn answered(&mut self, now: Timestamp) {
         self.times.answered = Some(now);
         if let Some(current) = &mut self.current {
             current.first_token = Some(now);
@@ -265,9 +294,11 @@ impl Generation {
         self.times.committed = Some(self.now());
     }
 
-    /// Reports the attempt in progress to health and metrics. Does nothing when there is none.
+    /// Reports the attempt in progress to health and metrics; then the one that waited beside it is in progress. Does nothing when there
+    /// is none.
     pub(crate) fn end_attempt(&mut self, end: AttemptEnd, details: AttemptDetails) {
-        let Some(current) = self.current.take() else { return };
+        let other = self.other.take().map(|other| *other);
+        let Some(current) = std::mem::replace(&mut self.current, other) else { return };
         let now = self.now();
         let outcome = Outcome {
             first_token: current.first_token.map(|at| at - current.sent).filter(|_| self.context.streamed),
@@ -363,7 +394,7 @@ impl Generation {
         duration.observe(elapsed.as_secs_f64());
         metrics.overhead.observe(self.times.overhead().as_secs_f64());
         let served = self.attempts.last().filter(|note| note.end == AttemptEnd::Success);
-        if served.is_some() && self.attempts.len() > 1 {
+        if served.is_some_and(|note| note.plan.number > 1) {
             metrics.failovers.inc();
         }
         if bill.usage.prompt_tokens + bill.usage.completion_tokens > 0
@@ -398,8 +429,10 @@ impl Drop for Generation {
         if self.settled {
             return;
         }
-        // The caller left before a byte was relayed; the relay settles itself once it has begun.
-        self.end_attempt(AttemptEnd::Cancelled, AttemptDetails::default());
+        // The caller left before a byte was relayed; the relay settles itself once it has begun. Up to two attempts were under way.
+        while self.current.is_some() {
+            self.end_attempt(AttemptEnd::Cancelled, AttemptDetails::default());
+        }
         let facts = Facts::default();
         let bill = self.bill(Ending::Cancelled, &facts);
         self.settle(End { ending: Ending::Cancelled, status: 499, error_type: "cancelled" }, &facts, &bill);

@@ -29,10 +29,16 @@ pub(crate) struct Metrics {
     pub(crate) connections_refused: IntCounter,
     tls_handshakes: IntCounterVec,
     retries: IntCounterVec,
+    pub(crate) hedges: IntCounter,
     pub(crate) failovers: IntCounter,
     pub(crate) client_retries: IntCounter,
     pub(crate) access_log_dropped: IntCounter,
     pub(crate) state_revision: IntGaugeVec,
+    pub(crate) revocation_lag: Histogram,
+    pub(crate) control_connected: IntGauge,
+    control_streams: IntCounterVec,
+    pub(crate) control_snapshots: IntCounter,
+    refused_revisions: IntCounterVec,
     /// Durations of requests, by whether they streamed.
     pub(crate) duration_json: Histogram,
     pub(crate) duration_stream: Histogram,
@@ -127,6 +133,11 @@ impl Metrics {
                 "Attempts after the first of a request, by why the one before failed.",
                 &["reason"],
             )?,
+            hedges: counter(
+                registry,
+                "tidegate_edge_hedges_total",
+                "Second attempts at another provider while the first was still waited for.",
+            )?,
             failovers: counter(
                 registry,
                 "tidegate_edge_failovers_total",
@@ -146,6 +157,32 @@ impl Metrics {
                 registry,
                 IntGaugeVec::new(Opts::new("tidegate_state_revision", "Number of the state that is in use."), &["kind"])?,
             )?,
+            revocation_lag: histogram(
+                registry,
+                "tidegate_revocation_lag_seconds",
+                "From a revocation's agreement, by the leader's clock, to its being in force on this edge.",
+                &[],
+                LAG,
+            )?
+            .with_label_values::<&str>(&[]),
+            control_connected: gauge(registry, "tidegate_edge_control_connected", "1 while this edge follows a control node.")?,
+            control_streams: counters(
+                registry,
+                "tidegate_edge_control_streams_total",
+                "Streams to control nodes, by how they ended.",
+                &["end"],
+            )?,
+            control_snapshots: counter(
+                registry,
+                "tidegate_edge_control_snapshots_total",
+                "Whole states taken in from control nodes; differences suffice unless an edge is new or was away for long.",
+            )?,
+            refused_revisions: counters(
+                registry,
+                "tidegate_edge_refused_revisions_total",
+                "Revisions of the agreed state that this edge refused, by the stage that did.",
+                &["stage"],
+            )?,
         })
     }
 
@@ -153,6 +190,35 @@ impl Metrics {
     pub(crate) fn request(&self, model: &str, status: u16, error_type: &str) {
         let mut digits = itoa::Buffer::new();
         self.requests.with_label_values(&[DIALECT, model, digits.format(status), error_type]).inc();
+    }
+
+    /// Counts a stream to a control node that ended.
+    pub(crate) fn control_stream(&self, end: &'static str) {
+        self.control_streams.with_label_values(&[end]).inc();
+    }
+
+    /// Shows a stage of refusal before anything was refused there.
+    pub(crate) fn knows_stage(&self, stage: &'static str) {
+        self.refused_revisions.with_label_values(&[stage]);
+    }
+
+    /// Counts a revision that was refused.
+    pub(crate) fn refused_revision(&self, stage: &'static str) {
+        self.refused_revisions.with_label_values(&[stage]).inc();
+    }
+
+    /// Finished requests so far, and those of them that failed on our side of the API.
+    pub(crate) fn outcomes(&self) -> (u64, u64) {
+        let (mut all, mut failed) = (0, 0);
+        for metric in self.requests.collect().iter().flat_map(prometheus::proto::MetricFamily::get_metric) {
+            // Counts of requests are far below 2^53.
+            let count = metric.get_counter().get_value() as u64;
+            all += count;
+            if metric.get_label().iter().any(|label| label.name() == "status" && label.value().starts_with('5')) {
+                failed += count;
+            }
+        }
+        (all, failed)
     }
 
     /// Counts a finished TLS handshake.
@@ -268,5 +334,7 @@ const LONG: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 
 const SHORT: &[f64] = &[0.000_025, 0.000_05, 0.000_1, 0.000_2, 0.000_4, 0.000_8, 0.001_6, 0.003_2, 0.006_4, 0.012_8, 0.05, 0.25];
 /// Seconds between pieces of a stream.
 const CHUNK: &[f64] = &[0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
+/// Seconds: a revocation takes a quorum's round trip and a push.
+const LAG: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0, 2.0, 5.0, 15.0, 60.0, 600.0];
 /// Tokens per second.
 const RATE: &[f64] = &[1.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0, 1280.0, 2560.0];

@@ -47,7 +47,7 @@ pub(crate) async fn chat(
     let (head, body) = request.into_parts();
     let caller = handler::authenticate_for_models(shared, connection, &head.headers)?;
     let state = shared.state.load_full();
-    let admitted = Admitted::admit(&shared.in_flight, shared.config.limits.requests_in_flight)?;
+    let admitted = Admitted::admit(&shared.in_flight, shared.config.limits.requests_in_flight, &shared.memory)?;
     let bytes = read_body(body, &shared.config.limits).await?;
     let complete = Timestamp(shared.clock.micros());
 
@@ -99,7 +99,8 @@ pub(crate) async fn chat(
         trace,
         admitted,
     }));
-    let attempts = attempts(generation, Arc::clone(&worker.pool), ask);
+    // Boxed once: its state is several times that of the rest, and would lie in every connection from its first request on.
+    let attempts: Attempts = Box::pin(attempts(generation, Arc::clone(&worker.pool), ask));
     Ok(if streamed { stream_answer(attempts, worker, &id).await } else { whole_answer(attempts.await, &id) })
 }
 
@@ -114,21 +115,9 @@ async fn attempts(mut generation: Box<Generation>, pool: Arc<Pool>, ask: Box<Ask
                 return Err((generation, error));
             }
         };
-        match attempt::run(&mut generation, &pool, &ask, plan).await {
+        match attempt::run(&mut generation, &pool, &ask, plan, &mut failures).await {
             Ok(answer) => return Ok(Committed { generation, answer }),
-            Err(failed) => {
-                let mut failed = *failed;
-                generation.state.redact(plan.credential, &mut failed.failure);
-                let details = AttemptDetails {
-                    status: failed.details.status,
-                    retry_after: failed.details.retry_after,
-                    rate: failed.details.rate,
-                    ..AttemptDetails::default()
-                };
-                generation.end_attempt(failed.end, details);
-                let provider = Arc::clone(&generation.state.target(plan.endpoint).provider);
-                failures.push(&provider.name, failed);
-            }
+            Err(failed) => attempt::note(&mut generation, &mut failures, failed),
         }
     }
 }
@@ -144,13 +133,8 @@ fn slugs(state: &RoutingState, models: &[ModelIndex]) -> Vec<String> {
 }
 
 /// A stream: the head goes out with the first token, or with the first keep-alive comment when the token takes long.
-async fn stream_answer(
-    attempts: impl Future<Output = Result<Committed, (Box<Generation>, EdgeError)>> + Send + 'static,
-    worker: &Worker,
-    id: &str,
-) -> Response<EdgeBody> {
+async fn stream_answer(mut attempts: Attempts, worker: &Worker, id: &str) -> Response<EdgeBody> {
     let keep_alive = worker.shared.config.limits.keep_alive_comment;
-    let mut attempts: Attempts = Box::pin(attempts);
     let relay = match before(Instant::now() + keep_alive, attempts.as_mut()).await {
         None => Relay::waiting(attempts, keep_alive),
         Some(Ok(Committed { generation, answer: Answer::Stream(stream) })) => Relay::of(generation, *stream, keep_alive),

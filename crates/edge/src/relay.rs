@@ -16,6 +16,7 @@ use tidegate_wire::{Closing, Facts, Failure, FailureKind, KEEP_ALIVE, Stamp, Str
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::attempt::{Answer, OpenStream, seen};
+use crate::auth::AuthFailure;
 use crate::error::{EdgeError, Fault};
 use crate::explain;
 use crate::generation::{AttemptDetails, End, Generation};
@@ -57,6 +58,8 @@ struct Relaying {
     last: Timestamp,
     /// How often in a row this batch was held back in vain for more that may be on its way; nothing is held back at 0.
     held: u8,
+    /// See [`crate::auth::Cuts::includes`].
+    cuts_seen: u64,
 }
 
 impl Relay {
@@ -206,10 +209,16 @@ impl Relaying {
             echoes if echoes.is_empty() => first,
             echoes => with_echoes(&generation, &echoes, &first),
         };
-        Self { generation, body: Some(body), reader, out, idle_timeout, rate, finished, last, held: 0 }
+        Self { generation, body: Some(body), reader, out, idle_timeout, rate, finished, last, held: 0, cuts_seen: 0 }
     }
 
     fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<Step> {
+        if self.generation.shared.cuts.includes(&self.generation.caller.public_id, &mut self.cuts_seen) {
+            // Nobody's fault, so health does not hear of it.
+            let details = self.details();
+            self.generation.end_attempt(AttemptEnd::Cancelled, details);
+            return Poll::Ready(Step::Broken(self.close(&EdgeError::Auth(AuthFailure::Revoked))));
+        }
         if self.finished {
             return Poll::Ready(self.finish());
         }
@@ -301,6 +310,11 @@ impl Relaying {
         let details = AttemptDetails { retry_after: failure.retry_after, ..self.details() };
         self.generation.end_attempt(end, details);
         let error = EdgeError::midstream(&self.generation, failure);
+        self.close(&error)
+    }
+
+    /// Ends the stream with an error event.
+    fn close(&mut self, error: &EdgeError) -> Bytes {
         let bill = self.generation.bill(Ending::Cut, self.reader.facts());
         let fault = error.fault(&self.generation);
         write_event(&mut self.out, &self.generation, &fault);

@@ -9,10 +9,11 @@ use tidegate_runtime::telemetry::Telemetry;
 
 use crate::access_log::AccessLog;
 use crate::affinity::AffinityTable;
-use crate::auth::{Contact, FailureLimiter, Keys};
+use crate::auth::{Contact, Cuts, FailureLimiter, Keys};
 use crate::config::EdgeConfig;
 use crate::generations::Generations;
 use crate::listener::Connections;
+use crate::memory::MemoryWatch;
 use crate::metrics::Metrics;
 use crate::state::RoutingState;
 
@@ -25,6 +26,10 @@ pub(crate) struct Shared {
     pub(crate) keys: ArcSwap<Keys>,
     /// How fresh the keys are.
     pub(crate) contact: Contact,
+    /// Keys whose running answers end.
+    pub(crate) cuts: Cuts,
+    /// How fresh the configuration is.
+    pub(crate) routed: Contact,
     pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
     pub(crate) generations: Generations,
@@ -33,6 +38,7 @@ pub(crate) struct Shared {
     pub(crate) auth_failures: FailureLimiter,
     pub(crate) connections: Arc<Connections>,
     pub(crate) in_flight: Arc<AtomicUsize>,
+    pub(crate) memory: MemoryWatch,
     pub(crate) telemetry: Telemetry,
     /// The configured region, and the empty string, as every record refers to them.
     pub(crate) region: Arc<str>,

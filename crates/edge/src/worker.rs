@@ -111,6 +111,11 @@ impl Workers {
         self.lanes.iter().map(|lane| lane.worker.open.load(Ordering::Relaxed)).sum()
     }
 
+    /// Connection tasks that ended in a panic since the start, over all workers.
+    pub(crate) fn panics(&self) -> u64 {
+        self.lanes.iter().map(|lane| lane.worker.connections.panics()).sum()
+    }
+
     /// Idle upstream connections, over all workers.
     pub(crate) fn idle_upstreams(&self) -> usize {
         self.lanes.iter().map(|lane| lane.worker.pool.idle()).sum()

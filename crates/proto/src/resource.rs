@@ -106,6 +106,12 @@ impl Digest {
         self.0 = self.0.wrapping_sub(element(id, revision));
     }
 
+    /// Digest of two sets that have nothing in common, taken together.
+    #[must_use]
+    pub fn with(self, other: Digest) -> Self {
+        Self(self.0.wrapping_add(other.0))
+    }
+
     /// 16 bytes, for the wire.
     pub fn to_bytes(self) -> [u8; 16] {
         self.0.to_be_bytes()

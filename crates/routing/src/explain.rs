@@ -15,7 +15,7 @@ use crate::health::{BlockReason, BreakerState};
 use crate::plan::Reason;
 use crate::plan::decide::{Scene, decide};
 use crate::strategy::Strategy;
-use crate::{AttemptEnd, CredentialIndex, EndpointIndex, ModelIndex, ProviderIndex, Snapshot, Timestamp};
+use crate::{AttemptEnd, CredentialIndex, EndpointIndex, ModelIndex, ProviderIndex, Settings, Snapshot, Timestamp};
 
 /// The record of one plan.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -228,14 +228,15 @@ impl Choice {
 
 impl Decision {
     /// Makes every choice again from what was recorded: the endpoint of each choice, in order. Equal to what was chosen
-    /// unless the record, the settings or the code differ.
-    pub fn replay(&self, snapshot: &Snapshot) -> SmallVec<[Option<EndpointIndex>; 4]> {
+    /// unless the record, the settings or the code differ. The record holds what health said, and candidates bring their providers, so
+    /// that of the snapshot only the settings are needed.
+    pub fn replay(&self, settings: &Settings) -> SmallVec<[Option<EndpointIndex>; 4]> {
         let mut used = SmallVec::<[ProviderIndex; 4]>::new();
         let mut choices = SmallVec::new();
         for choice in &self.attempts {
             let mut considered: Vec<Considered> = choice.considered(self).into();
             let scene = Scene {
-                settings: snapshot.settings(),
+                settings,
                 strategy: self.strategy,
                 seed: self.seed,
                 number: choice.number,
@@ -250,9 +251,9 @@ impl Decision {
             let left = choice.end.is_some_and(|end| end.retry_elsewhere());
             if left
                 && let Some(recorded) = choice.chosen
-                && let Some(endpoint) = snapshot.endpoints().get(recorded.endpoint.get())
+                && let Some(one) = considered.iter().find(|one| one.endpoint == recorded.endpoint)
             {
-                used.push(endpoint.provider());
+                used.push(one.provider);
             }
             choices.push(chosen);
         }
@@ -262,7 +263,7 @@ impl Decision {
     /// Whether the replay comes to the recorded choices.
     pub fn is_reproducible(&self, snapshot: &Snapshot) -> bool {
         let recorded = self.attempts.iter().map(|choice| choice.chosen.map(|chosen| chosen.endpoint));
-        recorded.eq(self.replay(snapshot))
+        recorded.eq(self.replay(snapshot.settings()))
     }
 
     /// The record as JSON with names instead of indices, for other programs.

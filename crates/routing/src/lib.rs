@@ -60,9 +60,9 @@ mod quantization;
 mod settings;
 mod snapshot;
 mod strategy;
-mod thompson;
 #[cfg(test)]
 mod testing;
+mod thompson;
 mod weight;
 
 pub use endpoint::{DataPolicy, Endpoint, EndpointSpec, Tier};

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// The constants that decisions are made with. `Default` is what the design was simulated with.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Settings {
     /// Power of the expected price in a weight. 2 is the market's documented behaviour: a third of the price, nine times
     /// the traffic.

@@ -46,6 +46,13 @@ impl ApiKey {
         ApiKey { text: SecretString::from(format!("{body}_{checksum}")) }
     }
 
+    /// Another key of the same public id, as rotation makes one; `None` unless `public_id` is one.
+    pub fn of_public_id(env: KeyEnv, public_id: &str, random: &[u8; RANDOM_BYTES]) -> Option<ApiKey> {
+        let (_, secret) = random.split_at(16);
+        let body = format!("{PREFIX}_{}_{public_id}_{}", env.as_str(), base62::<SECRET>(secret));
+        ApiKey::parse(&format!("{body}_{}", checksum(&body))).ok()
+    }
+
     /// Checks form and checksum.
     pub fn parse(text: &str) -> Result<ApiKey, KeyError> {
         public_id(text)?;

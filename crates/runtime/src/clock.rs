@@ -3,50 +3,79 @@
 //! Durations and deadlines are counted in monotonic microseconds since the process started; wall time is only for what leaves the
 //! process (records, logs, price windows). The pure crates take both as arguments.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Monotonic and wall time. Copies agree with each other.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     epoch: Instant,
+    /// Microseconds that this clock is ahead of the machine's; `None` outside of tests.
+    ahead: Option<&'static AtomicU64>,
+}
+
+/// Moves a [`Clock::movable`] and all of its copies forward.
+#[derive(Debug, Clone, Copy)]
+pub struct Forward(&'static AtomicU64);
+
+impl Forward {
+    /// Lets so much time pass.
+    pub fn pass(&self, time: Duration) {
+        self.0.fetch_add(saturating_micros(time), Ordering::SeqCst);
+    }
 }
 
 impl Clock {
     /// A clock that starts at zero now.
     pub fn start() -> Self {
-        Self { epoch: Instant::now() }
+        Self { epoch: Instant::now(), ahead: None }
+    }
+
+    /// A clock whose time a test can let pass. Timers of the runtime do not follow it.
+    pub fn movable() -> (Self, Forward) {
+        // Never freed: clocks are copied everywhere, and a test process makes a handful.
+        let ahead: &'static AtomicU64 = Box::leak(Box::default());
+        (Self { epoch: Instant::now(), ahead: Some(ahead) }, Forward(ahead))
+    }
+
+    fn ahead(&self) -> Duration {
+        Duration::from_micros(self.ahead.map_or(0, |ahead| ahead.load(Ordering::SeqCst)))
+    }
+
+    fn unix_now(&self) -> Duration {
+        unix_now().saturating_add(self.ahead())
     }
 
     /// Microseconds since the start; never goes back.
     pub fn micros(&self) -> u64 {
-        saturating_micros(self.epoch.elapsed())
+        saturating_micros(self.epoch.elapsed().saturating_add(self.ahead()))
     }
 
     /// The microsecond count of a moment, zero for moments before the start.
     pub fn micros_at(&self, moment: Instant) -> u64 {
-        saturating_micros(moment.saturating_duration_since(self.epoch))
+        saturating_micros((moment + self.ahead()).saturating_duration_since(self.epoch))
     }
 
     /// The moment of a microsecond count, for timers.
     pub fn instant_at(&self, micros: u64) -> Instant {
-        let offset = Duration::from_micros(micros);
+        let offset = Duration::from_micros(micros).saturating_sub(self.ahead());
         // A count that the machine cannot represent is one that will not be reached; a century is as good.
         self.epoch.checked_add(offset).unwrap_or(self.epoch + A_CENTURY)
     }
 
     /// Seconds since the Unix epoch.
     pub fn unix_seconds(&self) -> u64 {
-        unix_now().as_secs()
+        self.unix_now().as_secs()
     }
 
     /// Milliseconds since the Unix epoch.
     pub fn unix_millis(&self) -> u64 {
-        u64::try_from(unix_now().as_millis()).unwrap_or(u64::MAX)
+        u64::try_from(self.unix_now().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Microseconds since the Unix epoch.
     pub fn unix_micros(&self) -> u64 {
-        saturating_micros(unix_now())
+        saturating_micros(self.unix_now())
     }
 
     /// Time of day in UTC as hours times 100 plus minutes: 1430 is half past two in the afternoon.
@@ -91,6 +120,16 @@ mod tests {
         assert!(clock.instant_at(u64::MAX) > Instant::now());
         let first = clock.micros();
         assert!(clock.micros() >= first);
+    }
+
+    #[test]
+    fn a_movable_clock_passes_time_for_all_its_copies() {
+        let (clock, forward) = Clock::movable();
+        let (copy, before) = (clock, clock.unix_seconds());
+        forward.pass(Duration::from_secs(3600));
+        assert!(copy.micros() >= 3_600_000_000 && copy.micros() < 3_700_000_000);
+        assert!((3600..3700).contains(&(copy.unix_seconds() - before)));
+        assert_eq!(copy.micros_at(copy.instant_at(3_600_000_123)), 3_600_000_123);
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod dev_ca;
 pub mod listen;
 pub mod logging;
 pub mod mesh;
+pub mod memory;
 pub mod ops;
 pub mod sealing;
 pub mod signals;

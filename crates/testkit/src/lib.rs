@@ -18,6 +18,7 @@
 mod caller;
 mod canned;
 mod certs;
+pub mod control;
 pub mod raw;
 mod topology;
 mod wan;

@@ -155,6 +155,15 @@ impl Topology {
 
     /// Starts everything.
     pub async fn start(self) -> Mesh {
+        let Parts { edge, mesh, sims, services } = self.build();
+        let config = mesh;
+        let edge = Edge::start(edge, config.clone(), services).await.expect("the edge starts");
+        let caller = Caller::new(edge.bound().listeners[0].1).with_key(KEY);
+        Mesh { edge, caller, sims, config }
+    }
+
+    /// Starts the providers, and says what an edge in front of them is told.
+    pub(crate) fn build(self) -> Parts {
         let mut sims = HashMap::new();
         let mut config = MeshConfig {
             revision: 1,
@@ -184,7 +193,7 @@ impl Topology {
         if self.tls.is_some() {
             listeners.push(ListenerConfig { name: "https".to_owned(), address: free, tls: self.tls });
         }
-        let edge_config = EdgeConfig {
+        let edge = EdgeConfig {
             listeners,
             operations: Some(free),
             workers: WorkerConfig { threads: 2, model: self.model },
@@ -193,11 +202,18 @@ impl Topology {
             region: "test".to_owned(),
             generations_kept: 10_000,
             generations_ttl: Duration::from_secs(600),
+            control: None,
         };
-        let edge = Edge::start(edge_config, config.clone(), self.services).await.expect("the edge starts");
-        let caller = Caller::new(edge.bound().listeners[0].1).with_key(KEY);
-        Mesh { edge, caller, sims, config }
+        Parts { edge, mesh: config, sims, services: self.services }
     }
+}
+
+/// What a topology comes to, before an edge is started.
+pub(crate) struct Parts {
+    pub(crate) edge: EdgeConfig,
+    pub(crate) mesh: MeshConfig,
+    pub(crate) sims: HashMap<String, SimHandle>,
+    pub(crate) services: Services,
 }
 
 impl Mesh {
@@ -228,17 +244,7 @@ impl Mesh {
     /// A metric's value, summed over the series whose labels contain all of `labels`; 0 when absent.
     #[must_use]
     pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        let families = self.edge.registry().gather();
-        let series = families.iter().filter(|family| family.name() == name).flat_map(prometheus::proto::MetricFamily::get_metric);
-        let wanted = |metric: &&prometheus::proto::Metric| {
-            labels.iter().all(|(name, value)| metric.get_label().iter().any(|pair| pair.name() == *name && pair.value() == *value))
-        };
-        series
-            .filter(wanted)
-            .map(|metric| {
-                metric.get_counter().get_value() + metric.get_gauge().get_value() + metric.get_histogram().get_sample_count() as f64
-            })
-            .sum()
+        metric_of(&self.edge, name, labels)
     }
 
     /// Waits until a metric satisfies `wanted`, for as long as a test may wait.
@@ -273,6 +279,19 @@ impl Mesh {
     }
 }
 
+/// A metric's value, summed over the series whose labels contain all of `labels`; 0 when absent.
+pub(crate) fn metric_of(edge: &Edge, name: &str, labels: &[(&str, &str)]) -> f64 {
+    let families = edge.registry().gather();
+    let series = families.iter().filter(|family| family.name() == name).flat_map(prometheus::proto::MetricFamily::get_metric);
+    let wanted = |metric: &&prometheus::proto::Metric| {
+        labels.iter().all(|(name, value)| metric.get_label().iter().any(|pair| pair.name() == *name && pair.value() == *value))
+    };
+    series
+        .filter(wanted)
+        .map(|metric| metric.get_counter().get_value() + metric.get_gauge().get_value() + metric.get_histogram().get_sample_count() as f64)
+        .sum()
+}
+
 impl Deref for Mesh {
     type Target = Caller;
 
@@ -300,6 +319,7 @@ pub fn key(name: &str, text: &str) -> KeyConfig {
         allowed_models: Vec::new(),
         preferences: Preferences::default(),
         mode: None,
+        hedge: false,
         raw_errors: false,
     }
 }

@@ -348,7 +348,7 @@ fn exporting(address: SocketAddr, queue: usize, tasks: &Tasks) -> Services {
         ..TelemetryConfig::new(format!("http://{address}"))
     };
     let telemetry = Telemetry::start(&config, &registry, tasks).expect("an exporter");
-    Services { registry, telemetry, routes: Vec::new() }
+    Services { registry, telemetry, ..Services::default() }
 }
 
 #[tokio::test]

@@ -5,8 +5,12 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::commands::certs::CertsCommand;
+use crate::commands::control::ControlArgs;
+use crate::commands::declare::{ApplyArgs, DiffArgs, EdgesArgs, HistoryArgs, RollbackArgs};
 use crate::commands::dev::DevArgs;
+use crate::commands::drain::DrainArgs;
 use crate::commands::kek::KekCommand;
+use crate::commands::keys::KeysCommand;
 use crate::config::file::LogFormatName;
 use crate::key::KeyEnvName;
 
@@ -49,6 +53,23 @@ pub(crate) enum Command {
     Dev(DevArgs),
     /// Serve requests as a configuration says.
     Edge(EdgeArgs),
+    /// Run a control node, or tell its cluster what to do.
+    Control(ControlArgs),
+    /// Make what a file declares so, everywhere.
+    Apply(ApplyArgs),
+    /// Show how a file differs from what is declared.
+    Diff(DiffArgs),
+    /// Show what was declared when, by whom and why.
+    History(HistoryArgs),
+    /// Declare again what was declared at a revision.
+    Rollback(RollbackArgs),
+    /// Callers' keys of the control plane.
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// Take a provider or an endpoint out of service, or back.
+    Drain(DrainArgs),
+    /// List live edges, and how far each has followed.
+    Edges(EdgesArgs),
     /// Find every problem of a configuration, without starting anything.
     Check(CheckArgs),
     /// Print the JSON Schema of configuration files.
@@ -57,14 +78,19 @@ Editors use it through the first line of a file:
   # yaml-language-server: $schema=tidegate.schema.json
 
 Example:
-  tidegate schema > tidegate.schema.json")]
-    Schema,
+  tidegate schema > tidegate.schema.json
+  tidegate schema control > control.schema.json")]
+    Schema {
+        /// Which files.
+        #[arg(value_enum, default_value = "config")]
+        of: SchemaOf,
+    },
     /// Models and prices from public lists.
     #[command(subcommand)]
     Catalog(CatalogCommand),
     /// Say why a request went where it went.
     Explain(ExplainArgs),
-    /// Callers' keys.
+    /// Callers' keys of a file; for those of the control plane see `keys`.
     #[command(subcommand)]
     Key(KeyCommand),
     /// Certificates of the mesh's members, from an authority of your own.
@@ -86,6 +112,15 @@ Examples:
     Version,
 }
 
+/// Kind of configuration file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SchemaOf {
+    /// Of an edge, and of declarations for `tidegate apply`.
+    Config,
+    /// Of a control node.
+    Control,
+}
+
 /// `tidegate edge`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -95,11 +130,15 @@ and counted in `tidegate_config_reloads_total`.
 
 Examples:
   tidegate edge --config tidegate.yaml
-  TIDEGATE__OPERATIONS__ADDRESS=0.0.0.0:9090 tidegate edge --config tidegate.yaml")]
+  TIDEGATE__OPERATIONS__ADDRESS=0.0.0.0:9090 tidegate edge --config tidegate.yaml
+  tidegate edge --config edge.yaml --control https://control-1.example:7420,https://control-2.example:7420")]
 pub(crate) struct EdgeArgs {
     /// The configuration.
     #[arg(long, short, value_name = "FILE", env = "TIDEGATE_CONFIG", value_hint = ValueHint::FilePath)]
     pub(crate) config: PathBuf,
+    /// Follow these control nodes instead of `control.endpoints` of the file. Providers, models, endpoints and keys then come from there.
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    pub(crate) control: Vec<String>,
 }
 
 /// `tidegate check`.
@@ -180,10 +219,11 @@ Asks the operations port of the edge that served the generation.
 Examples:
   tidegate explain gen-01JD…
   tidegate explain gen-01JD… --json > decision.json
-  tidegate explain --file decision.json")]
+  tidegate explain --file decision.json
+  tidegate explain --replay decision.json")]
 pub(crate) struct ExplainArgs {
     /// Id of a generation, from `x-generation-id` or the answer's `id`.
-    #[arg(value_name = "GENERATION", required_unless_present = "file")]
+    #[arg(value_name = "GENERATION", required_unless_present_any = ["file", "replay"])]
     pub(crate) id: Option<String>,
     /// Operations port of the edge.
     #[arg(long, default_value = "http://127.0.0.1:9090", value_hint = ValueHint::Url)]
@@ -191,6 +231,10 @@ pub(crate) struct ExplainArgs {
     /// A saved explanation instead of an edge.
     #[arg(long, value_name = "FILE", conflicts_with = "id", value_hint = ValueHint::FilePath)]
     pub(crate) file: Option<PathBuf>,
+    /// Decide anew, offline, from a saved explanation with its own settings, health and seed, and say whether the choices are the same.
+    /// Exit code 1 when they are not.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["id", "file", "json"], value_hint = ValueHint::FilePath)]
+    pub(crate) replay: Option<PathBuf>,
     /// Print the JSON as it is.
     #[arg(long)]
     pub(crate) json: bool,

@@ -4,11 +4,15 @@ mod catalog;
 pub(crate) mod certs;
 mod check;
 mod completions;
+pub(crate) mod control;
+pub(crate) mod declare;
 pub(crate) mod dev;
+pub(crate) mod drain;
 mod edge;
 mod explain;
 pub(crate) mod kek;
 mod key;
+pub(crate) mod keys;
 mod schema;
 mod version;
 
@@ -27,8 +31,16 @@ pub(crate) fn run(cli: Cli, output: &mut Output) -> anyhow::Result<ExitCode> {
     match command {
         Command::Dev(args) => dev::run(&args, &global),
         Command::Edge(args) => edge::run(&args, &global, output),
+        Command::Control(args) => control::run(&args, &global, output),
+        Command::Apply(args) => declare::apply(&args, output),
+        Command::Diff(args) => declare::diff(&args, output),
+        Command::History(args) => declare::history(&args, output),
+        Command::Rollback(args) => declare::rollback(&args, output),
+        Command::Keys(command) => keys::run(&command, output),
+        Command::Drain(args) => drain::run(&args, output),
+        Command::Edges(args) => declare::edges(&args, output),
         Command::Check(args) => check::run(&args, output),
-        Command::Schema => schema::run(output),
+        Command::Schema { of } => schema::run(of, output),
         Command::Catalog(CatalogCommand::Import(args)) => catalog::import(&args, output),
         Command::Catalog(CatalogCommand::Show) => Ok(catalog::show(output)),
         Command::Explain(args) => explain::run(&args, output),

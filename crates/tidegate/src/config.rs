@@ -42,6 +42,20 @@ fn unreadable(path: &Path, message: String) -> Report {
     Report { sources: vec![source], problems: vec![problem], files: Vec::new() }
 }
 
+/// Reads and checks the file of a control node.
+pub(crate) fn load_control(path: &Path, environment: &Environment, secrets: Secrets) -> (Option<lower::ControlNode>, Report) {
+    match text_of(path) {
+        Ok(text) => lower::control_node(&path.display().to_string(), &text, environment, secrets),
+        Err(message) => (None, unreadable(path, message)),
+    }
+}
+
+/// Whether a file is one of a control node: only those say how nodes agree.
+pub(crate) fn is_control(path: &Path) -> bool {
+    let Ok(text) = text_of(path) else { return false };
+    tree::Node::read(&text, 0, &mut Vec::new()).is_some_and(|tree| tree.get("raft").is_some())
+}
+
 /// Checks a text. `name` is what messages call it.
 pub(crate) fn parse(name: &str, text: &str, environment: &Environment, secrets: Secrets) -> (Option<Config>, Report) {
     match read::read(name, text, environment) {

@@ -395,7 +395,15 @@ impl<'a> Cursor<'a> {
     #[inline]
     fn end_of_string(&self, start: usize) -> Result<(usize, bool), ScanError> {
         match &self.survey {
-            Some(survey) => end_of_string(self.bytes, start, |at| survey.next(at)),
+            Some(survey) => {
+                let Some(end) = survey.next_end(start) else {
+                    return Err(ScanError { at: self.bytes.len(), reason: "unterminated string" });
+                };
+                if self.bytes[end] != b'"' {
+                    return Err(ScanError { at: end, reason: "raw control character in a string" });
+                }
+                Ok((end, survey.has_backslash(start, end)))
+            }
             // The document was accepted before: there is no control character in its strings.
             None => string_end(self.bytes, start),
         }
@@ -426,22 +434,14 @@ enum Expect {
 
 /// Finds the closing quote and checks the escapes on the way.
 pub(crate) fn string_end(bytes: &[u8], start: usize) -> Result<(usize, bool), ScanError> {
-    end_of_string(bytes, start, |at| next_special(bytes, at))
-}
-
-/// The same, with a search for the next byte that is not plain text.
-#[inline]
-fn end_of_string(bytes: &[u8], start: usize, next: impl Fn(usize) -> Option<usize>) -> Result<(usize, bool), ScanError> {
     let mut at = start;
     let mut escaped = false;
     loop {
-        let Some(index) = next(at) else {
+        let Some(index) = next_special(bytes, at) else {
             return Err(ScanError { at: bytes.len(), reason: "unterminated string" });
         };
-        match bytes[index] {
-            b'"' => return Ok((index, escaped)),
-            b'\\' => {}
-            _ => return Err(ScanError { at: index, reason: "raw control character in a string" }),
+        if bytes[index] == b'"' {
+            return Ok((index, escaped));
         }
         escaped = true;
         at = index + 2;

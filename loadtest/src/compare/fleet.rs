@@ -35,6 +35,8 @@ pub(crate) enum Kind {
     Nginx,
     Haproxy,
     Tidegate,
+    /// The same with one runtime over all cores instead of one per core.
+    TidegateShared,
     Litellm,
     Portkey,
     /// A gateway that somebody else started.
@@ -44,7 +46,7 @@ pub(crate) enum Kind {
 impl Kind {
     /// Starts within a second and costs little to start again.
     pub(crate) fn is_light(self) -> bool {
-        matches!(self, Self::Floor | Self::FloorPerCore | Self::Raw | Self::Nginx | Self::Haproxy | Self::Tidegate)
+        matches!(self, Self::Floor | Self::FloorPerCore | Self::Raw | Self::Nginx | Self::Haproxy | Self::Tidegate | Self::TidegateShared)
     }
 
     pub(crate) fn name(self) -> &'static str {
@@ -56,6 +58,7 @@ impl Kind {
             Self::Nginx => "nginx",
             Self::Haproxy => "haproxy",
             Self::Tidegate => "tidegate",
+            Self::TidegateShared => "tidegate shared",
             Self::Litellm => "litellm",
             Self::Portkey => "portkey",
             Self::External => "external",
@@ -167,9 +170,10 @@ impl Ground<'_> {
                 };
                 (command, Vec::new())
             }
-            Kind::Tidegate => {
+            Kind::Tidegate | Kind::TidegateShared => {
                 let address = *secure.insert(free_address()?);
-                (self.tidegate_command(listen, address, &folder, size)?, bearer(&tidegate::key(0)))
+                let runtime = if kind == Kind::Tidegate { "per-core" } else { "shared" };
+                (self.tidegate_command(listen, address, &folder, size, runtime)?, bearer(&tidegate::key(0)))
             }
             Kind::Litellm => (packages::litellm(listen, self.upstream, self.scenarios, self.workers, &folder)?, bearer(PEER_KEY)),
             Kind::Portkey => {
@@ -216,7 +220,14 @@ impl Ground<'_> {
         })
     }
 
-    fn tidegate_command(&self, listen: SocketAddr, secure: SocketAddr, folder: &Path, size: Size) -> Result<Command> {
+    fn tidegate_command(
+        &self,
+        listen: SocketAddr,
+        secure: SocketAddr,
+        folder: &Path,
+        size: Size,
+        runtime: &'static str,
+    ) -> Result<Command> {
         let program = self.tidegate.context("there is no Tidegate binary")?;
         let access_log = folder.join(ACCESS_LOG);
         let text = tidegate::config(&tidegate::Setup {
@@ -229,6 +240,7 @@ impl Ground<'_> {
             translated: size.all_models,
             extra_models: size.extra_models,
             keys: size.keys,
+            runtime,
         });
         let file = folder.join("tidegate.yaml");
         std::fs::write(&file, text).with_context(|| format!("write {}", file.display()))?;
@@ -270,7 +282,7 @@ fn bearer(key: &str) -> Vec<(String, String)> {
 }
 
 /// A small real request: a process has started when it answers one.
-fn first_request(address: SocketAddr, headers: &[(String, String)]) -> Vec<u8> {
+pub(crate) fn first_request(address: SocketAddr, headers: &[(String, String)]) -> Vec<u8> {
     let body = format!("{{\"model\":\"{}/json\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello.\"}}]}}", tidegate::SAME_DIALECT);
     let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     format!(

@@ -39,6 +39,8 @@ pub(crate) struct Setup<'a> {
     /// Further models for the scale figure, three endpoints each: `bench/extra-<n>` answers JSON.
     pub(crate) extra_models: usize,
     pub(crate) keys: usize,
+    /// `per-core` or `shared`.
+    pub(crate) runtime: &'static str,
 }
 
 /// The n-th caller's key.
@@ -64,6 +66,7 @@ pub(crate) fn config(setup: &Setup<'_>) -> String {
         line(2, &format!("- name: https\n    address: \"{address}\"\n    tls:\n      certificates:"));
         line(8, &format!("- {{ cert: {}, key: {} }}", quoted(&certificate.cert), quoted(&certificate.key)));
     }
+    line(0, &format!("runtime: {{ model: {} }}", setup.runtime));
     line(0, &format!("operations: {{ address: \"{}\" }}", setup.operations));
     line(0, &format!("access_log: {}", serde_json::json!(format!("file:{}", setup.access_log.display()))));
 
@@ -131,6 +134,7 @@ mod tests {
             translated: true,
             extra_models,
             keys,
+            runtime: "per-core",
         })
     }
 

@@ -105,6 +105,12 @@ impl Tail {
         out
     }
 
+    /// All entries here, and the index from which they are not flushed.
+    #[cfg(test)]
+    pub(super) fn peek(&self) -> (impl Iterator<Item = &Entry>, u64) {
+        (self.entries.iter(), self.unflushed_from)
+    }
+
     /// Lets go what is beyond the limits and flushed. One entry always stays: it is the last log id.
     fn trim(&mut self) {
         while self.entries.len() > 1

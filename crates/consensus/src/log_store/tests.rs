@@ -48,7 +48,7 @@ where
         let (backend, lossy) = (self.0)(directory.path());
         let (log, _writer) = LogStore::open(backend, TailLimits { entries: 3, bytes: 1 << 20 }, Box::new(|_| {})).unwrap();
         let shelf = Shelf::new(Box::new(Directory::open(&directory.path().join("snapshots")).unwrap()));
-        let state = StateStore::open(Box::new(Kept::default()), shelf, String::new(), Offload::Threads).unwrap();
+        let state = StateStore::open(Box::new(Kept::default()), shelf, String::new(), Offload::Threads, Box::new(|_| {})).unwrap();
         Ok((Ground { _directory: directory, lossy }, log, state))
     }
 }

@@ -27,6 +27,8 @@ pub(super) enum Job<C: Types> {
     /// Not worth a flush of its own: goes with the next transaction.
     Committed(Option<LogId>),
     Identity(v1::RaftHello, Done),
+    /// The last job.
+    Close,
 }
 
 /// Who waits for a change.
@@ -50,11 +52,17 @@ impl<C: Types> Writer<C> {
         Self { shared, committed: None, failed: false, waiting: Vec::new() }
     }
 
-    /// Works until every sender of the queue is gone. To be run on a thread of its own: it blocks.
+    /// Works until it is told to close, or every sender of the queue is gone. To be run on a thread of its own: it blocks.
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Job<C>>) {
         let mut batch = Vec::with_capacity(QUEUE);
         while queue.blocking_recv_many(&mut batch, QUEUE) > 0 {
+            let close = batch.iter().position(|job| matches!(job, Job::Close));
+            // What was sent behind the end is dropped, and whoever waits for it sees that.
+            batch.truncate(close.unwrap_or(batch.len()));
             self.execute(&mut batch);
+            if close.is_some() {
+                break;
+            }
         }
         self.finish();
     }
@@ -82,6 +90,7 @@ impl<C: Types> Writer<C> {
                     self.waiting.push(Waiting::Done(done));
                 }
                 Job::Committed(committed) => self.committed = Some(committed),
+                Job::Close => {}
                 Job::Identity(identity, done) => {
                     changes.push(Change::Identity(identity));
                     self.waiting.push(Waiting::Done(done));

@@ -45,7 +45,7 @@ impl Frozen for Kept {
 
 fn store(directory: &std::path::Path, cluster: &str) -> io::Result<StateStore<Tokio>> {
     let shelf = Shelf::new(Box::new(Directory::open(directory)?));
-    StateStore::open(Box::new(Kept::default()), shelf, cluster.to_owned(), Offload::Threads)
+    StateStore::open(Box::new(Kept::default()), shelf, cluster.to_owned(), Offload::Threads, Box::new(|_| {}))
 }
 
 async fn apply(store: &mut StateStore<Tokio>, indices: std::ops::Range<u64>) {

@@ -178,11 +178,8 @@ impl Followers {
         if progress.refused.as_ref().is_some_and(|refused| ack.applied >= refused.index) {
             progress.refused = None;
         }
-        progress.ack = Ack {
-            received: progress.ack.received.max(ack.received),
-            applied: ack.applied,
-            revoked: progress.ack.revoked.max(ack.revoked),
-        };
+        progress.ack =
+            Ack { received: progress.ack.received.max(ack.received), applied: ack.applied, revoked: progress.ack.revoked.max(ack.revoked) };
         drop(progress);
         self.changed();
     }

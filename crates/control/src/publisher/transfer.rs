@@ -46,8 +46,7 @@ impl Transfer {
         match &mut self.what {
             What::Snapshot { begun, .. } if !*begun => {
                 *begun = true;
-                let begin =
-                    SnapshotBegin { index: state.applied(), leader_time_ms: state.leader_time_ms(), resources: set.len() as u64 };
+                let begin = SnapshotBegin { index: state.applied(), leader_time_ms: state.leader_time_ms(), resources: set.len() as u64 };
                 (snapshot_part(snapshot::Part::Begin(begin)), None)
             }
             What::Snapshot { after, more, .. } if *more => {

@@ -101,15 +101,16 @@ fn action(body: &command::Body) -> &'static str {
         command::Body::RevertRollout(_) => "revert_rollout",
         command::Body::PutMember(_) => "put_member",
         command::Body::RemoveMember(_) => "remove_member",
+        command::Body::Note(_) => "note",
     }
 }
 
-fn run(mut draft: Draft<'_>, body: &command::Body) -> Result<(State, Applied), Refused> {
+fn run<'a>(mut draft: Draft<'a>, body: &'a command::Body) -> Result<(State, Applied), Refused> {
     let mut name = String::new();
     match body {
         command::Body::Change(asked) => change(&mut draft, asked)?,
         command::Body::Rollback(asked) => rollback(&mut draft, asked)?,
-        command::Body::CreateKey(asked) => keys::create(&mut draft, asked)?,
+        command::Body::CreateKey(asked) => name = keys::create(&mut draft, asked)?,
         command::Body::EditKey(asked) => keys::edit(&mut draft, asked)?,
         command::Body::RotateKey(asked) => keys::rotate(&mut draft, asked)?,
         command::Body::RevokeKeys(asked) => keys::revoke(&mut draft, asked)?,
@@ -130,6 +131,7 @@ fn run(mut draft: Draft<'_>, body: &command::Body) -> Result<(State, Applied), R
         command::Body::RemoveMember(asked) => {
             draft.state.members.remove(&asked.node_id);
         }
+        command::Body::Note(asked) => draft.note(&asked.action),
         command::Body::PutCredential(PutCredential { credential: None }) => {
             return Err(refuse(RefusalCode::Malformed, "the credential is missing"));
         }

@@ -1,5 +1,6 @@
 //! A change of the state while it is made: what was touched, to be entered into history, audit log and change records at the end.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -21,7 +22,8 @@ pub(super) struct Draft<'a> {
     /// The leader's clock, Unix milliseconds; never behind an earlier one.
     pub(super) now_ms: u64,
     command: &'a Command,
-    action: &'static str,
+    action: Cow<'a, str>,
+    noted: bool,
     before: BTreeMap<Id, Option<Arc<Resource>>>,
     /// Ids that edges have to look up again though the newest side did not change.
     revisited: Vec<Id>,
@@ -37,7 +39,8 @@ impl<'a> Draft<'a> {
             now_ms: state.leader_time_ms,
             state,
             command,
-            action,
+            action: action.into(),
+            noted: false,
             before: BTreeMap::new(),
             revisited: Vec::new(),
             kill_streams: false,
@@ -73,6 +76,12 @@ impl<'a> Draft<'a> {
         self.revisited.extend(ids);
     }
 
+    /// Enters this into the audit log though no resource changes.
+    pub(super) fn note(&mut self, action: &'a str) {
+        self.action = action.into();
+        self.noted = true;
+    }
+
     pub(super) fn cut_streams(&mut self) {
         self.kill_streams = true;
     }
@@ -84,7 +93,7 @@ impl<'a> Draft<'a> {
 
     /// Enters what was done where it is remembered; how many resources changed.
     pub(super) fn finish(self) -> (State, u32) {
-        let Draft { mut state, index, now_ms, command, action, before, revisited, kill_streams } = self;
+        let Draft { mut state, index, now_ms, command, action, noted, before, revisited, kill_streams } = self;
         let changes: Vec<_> = before
             .into_iter()
             .map(|(id, before)| {
@@ -114,7 +123,7 @@ impl<'a> Draft<'a> {
                 state.history.push(Revision { index, time_ms: now_ms, actor, reason, changes: declared });
             }
         }
-        if !ids.is_empty() {
+        if noted || !ids.is_empty() {
             let listed = changes.iter().take(AUDIT_CHANGES).map(|(id, before, after)| AuditChange {
                 id: Some(id.into()),
                 before: digest(before.as_ref()),
@@ -125,12 +134,14 @@ impl<'a> Draft<'a> {
                 time_ms: now_ms,
                 actor: command.actor.clone(),
                 reason: command.reason.clone(),
-                action: action.to_owned(),
+                action: action.into_owned(),
                 request_id: command.request_id.clone(),
                 changes: listed.collect(),
                 more: changes.len().saturating_sub(AUDIT_CHANGES) as u32,
                 ..AuditEntry::default()
             });
+        }
+        if !ids.is_empty() {
             let digests = Digests { newest: state.resources.newest().digest(), settled: state.resources.settled().digest() };
             state.changes.push(index, Changed { ids, digests, kill_streams });
         }

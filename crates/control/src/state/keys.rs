@@ -17,7 +17,7 @@ const SECRETS: usize = 2;
 const NAME_BYTES: usize = 256;
 const POLICY_BYTES: usize = 64 << 10;
 
-pub(super) fn create(draft: &mut Draft<'_>, asked: &CreateKey) -> Result<(), Refused> {
+pub(super) fn create(draft: &mut Draft<'_>, asked: &CreateKey) -> Result<String, Refused> {
     expect_revision(draft, asked.expected_revision)?;
     let Some(key) = &asked.key else { return Err(refuse(RefusalCode::Malformed, "the key is missing")) };
     let id = Id::new(Kind::Key, &key.public_id);
@@ -30,7 +30,8 @@ pub(super) fn create(draft: &mut Draft<'_>, asked: &CreateKey) -> Result<(), Ref
     for secret in &mut key.secrets {
         secret.created_at = key.created_at;
     }
-    put(draft, &id, &key)
+    put(draft, &id, &key)?;
+    Ok(key.public_id)
 }
 
 pub(super) fn edit(draft: &mut Draft<'_>, asked: &EditKey) -> Result<(), Refused> {

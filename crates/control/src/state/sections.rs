@@ -41,6 +41,18 @@ pub enum SectionError {
     Audit(#[from] BrokenChain),
 }
 
+impl SectionError {
+    /// Name of the section.
+    pub fn section(&self) -> &str {
+        match self {
+            SectionError::Missing(name) | SectionError::Decode(name, _) | SectionError::Digest(name) => name,
+            SectionError::Unknown(name) => name,
+            SectionError::Format(_) => META,
+            SectionError::Audit(_) => AUDIT,
+        }
+    }
+}
+
 impl State {
     /// Every section, by name. Takes time with the size of the state: for a blocking thread.
     pub fn to_sections(&self) -> Vec<(String, Bytes)> {

@@ -62,7 +62,7 @@ impl Contact {
 
 /// A key made or revoked elsewhere is known here within this time while the edge is connected: three missed bookmarks and a
 /// reconnection.
-pub(crate) const DECIDABLE: Duration = Duration::from_secs(15);
+const DECIDABLE: Duration = Duration::from_secs(15);
 const ALWAYS: i64 = i64::MAX;
 const NEVER: i64 = i64::MIN;
 

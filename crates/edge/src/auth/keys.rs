@@ -27,20 +27,16 @@ pub(crate) struct Keys {
 
 type Shards = Box<[Arc<HashTable<Arc<Caller>>>]>;
 
-/// One step from one version of the table to the next.
-#[derive(Debug)]
-pub(crate) enum KeyChange {
-    /// A key is new, or different from now on.
-    Put(Arc<Caller>),
-    /// There is no such key any more.
-    Remove(Arc<str>),
-}
-
 impl Keys {
     /// No keys.
     pub(crate) fn empty(pepper: Option<&SecretString>) -> Self {
         let shards = || (0..SHARDS).map(|_| Arc::default()).collect();
         Self { digester: Digester::new(pepper), by_first: shards(), by_second: shards(), by_id: shards(), anonymous: None }
+    }
+
+    /// As this one, but without a single key.
+    pub(crate) fn without_keys(&self) -> Self {
+        Self { digester: self.digester.clone(), anonymous: self.anonymous.clone(), ..Self::empty(None) }
     }
 
     /// The keys of a configuration file.
@@ -61,25 +57,8 @@ impl Keys {
         self.anonymous = defaults.anonymous.then(|| Arc::new(Caller::anonymous(defaults)));
     }
 
-    /// The table after these changes. A key with a secret that another key has is refused: its id is in the second value.
-    pub(crate) fn changed(&self, changes: impl IntoIterator<Item = KeyChange>) -> (Self, Vec<Arc<str>>) {
-        let mut next = self.clone();
-        let mut refused = Vec::new();
-        for change in changes {
-            match change {
-                KeyChange::Put(caller) => {
-                    if !next.put(&caller) {
-                        refused.push(Arc::clone(&caller.public_id));
-                    }
-                }
-                KeyChange::Remove(id) => next.remove(&id),
-            }
-        }
-        (next, refused)
-    }
-
-    /// False when a secret of this key belongs to another one; what was known of this key is then gone too.
-    fn put(&mut self, caller: &Arc<Caller>) -> bool {
+    /// Adds or replaces a key. False when a secret of this key belongs to another one; what was known of this key is then gone too.
+    pub(crate) fn put(&mut self, caller: &Arc<Caller>) -> bool {
         self.remove(&caller.public_id);
         if caller.secrets().any(|secret| self.by_digest(&secret.digest).is_some()) {
             return false;
@@ -92,7 +71,8 @@ impl Keys {
         true
     }
 
-    fn remove(&mut self, id: &str) {
+    /// Takes a key out, if it is there.
+    pub(crate) fn remove(&mut self, id: &str) {
         let Some(caller) = self.by_id(id).cloned() else { return };
         take(&mut self.by_first, &caller, first_hash);
         if caller.second.is_some() {

@@ -69,12 +69,13 @@ impl Past {
             preset_id: self.context.preset.clone(),
             key: Arc::clone(&self.caller.name),
             organisation: None,
-            attempts: (1u8..)
-                .zip(&self.attempts)
-                .map(|(number, note)| {
+            attempts: self
+                .attempts
+                .iter()
+                .map(|note| {
                     let target = self.state.target(note.plan.endpoint);
                     AttemptRecord {
-                        number,
+                        number: note.plan.number,
                         provider_name: Arc::clone(&target.provider.name),
                         model: Arc::clone(&target.model),
                         endpoint: Arc::clone(&target.name),

@@ -59,7 +59,8 @@ impl Plan {
         let first = self.decision.attempts.last()?.chosen?.endpoint;
         let provider = snapshot.endpoint(first).provider();
         let elsewhere = |index| snapshot.endpoint(index).provider() != provider;
-        if !self.candidates.iter().any(|one| one.state == CandidateState::Untried && elsewhere(one.endpoint)) || !health.hedges().withdraw() {
+        if !self.candidates.iter().any(|one| one.state == CandidateState::Untried && elsewhere(one.endpoint)) || !health.hedges().withdraw()
+        {
             return None;
         }
         let waiting = self.running.take();

@@ -650,3 +650,26 @@ proptest! {
         prop_assert_eq!(&tried[0], &tried[1]);
     }
 }
+
+#[test]
+fn thompson_sampling_tries_the_unproven_and_stays_reproducible() {
+    let settings = Settings { thompson: true, exploration_share: 0.0, ..Settings::default() };
+    let mut world = World::with_settings(vec![endpoint("a", 1_000), endpoint("b", 1_000)], settings);
+    world.pass(Duration::from_secs(60));
+    world.observe("a", AttemptEnd::Success, 30);
+    world.observe("b", AttemptEnd::Success, 2);
+    world.observe("b", AttemptEnd::Empty, 2);
+    let by_mean = |world: &World| (0..50).map(|seed| world.first(world.intent(seed)).to_owned()).collect::<Vec<_>>();
+    assert_eq!(by_mean(&world), by_mean(&world), "a seed decides");
+    // Success to the fourth power: the mean of b, about three quarters, would weigh a third; its draws vary around that.
+    let weights: Vec<f64> = (0..50)
+        .map(|seed| {
+            let mut plan = world.plan(world.intent(seed));
+            world.attempt(&mut plan);
+            assert!(plan.decision().is_reproducible(&world.snapshot));
+            plan.decision().considered.iter().find(|one| world.name(one.endpoint) == "b").unwrap().success.into()
+        })
+        .collect();
+    let (least, most) = weights.iter().fold((1.0_f64, 0.0_f64), |(least, most), one| (least.min(*one), most.max(*one)));
+    assert!(least < 0.6 && most > 0.8, "{least} to {most}");
+}

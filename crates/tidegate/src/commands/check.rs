@@ -12,6 +12,9 @@ use crate::output::Output;
 
 pub(super) fn run(args: &CheckArgs, output: &mut Output) -> anyhow::Result<ExitCode> {
     let secrets = if args.strict { Secrets::Required } else { Secrets::Optional };
+    if config::is_control(&args.file) {
+        return control(args, secrets, output);
+    }
     let (config, report) = config::load(&args.file, &Environment::of_process(), secrets);
     if args.json {
         output.line(serde_json::to_string_pretty(&Answer::of(config.as_ref(), &report))?);
@@ -23,6 +26,24 @@ pub(super) fn run(args: &CheckArgs, output: &mut Output) -> anyhow::Result<ExitC
         }
     }
     Ok(if config.is_some() { ExitCode::SUCCESS } else { ExitCode::from(BAD_CONFIG) })
+}
+
+/// The file of a control node.
+fn control(args: &CheckArgs, secrets: Secrets, output: &mut Output) -> anyhow::Result<ExitCode> {
+    let (control, report) = config::load_control(&args.file, &Environment::of_process(), secrets);
+    if args.json {
+        let mut answer = Answer::of(None, &report);
+        answer.good = control.is_some();
+        output.line(serde_json::to_string_pretty(&answer)?);
+    } else {
+        show_problems(&report, output);
+        if let Some(control) = &control {
+            let good = output.good("good");
+            let name = &control.node.consensus.name;
+            output.line(format_args!("{}: {good}, control node `{name}` at {}", args.file.display(), control.node.consensus.address));
+        }
+    }
+    Ok(if control.is_some() { ExitCode::SUCCESS } else { ExitCode::from(BAD_CONFIG) })
 }
 
 /// For machines.

@@ -200,6 +200,7 @@ fn edge_config(args: &DevArgs, certificates: &DevCertificates) -> EdgeConfig {
     let files = CertificateFiles { cert: certificates.cert_path.clone(), key: certificates.key_path.clone() };
     let tls = ListenerTls { certificates: vec![files], client_ca: None, tls12: true, reload_every: Duration::from_secs(30) };
     EdgeConfig {
+        control: None,
         listeners: vec![
             ListenerConfig { name: "http".to_owned(), address: args.http, tls: None },
             ListenerConfig { name: "https".to_owned(), address: args.https, tls: Some(tls) },
@@ -280,6 +281,7 @@ fn key_config(key: &ApiKey) -> KeyConfig {
         allowed_models: Vec::new(),
         preferences: Preferences::default(),
         mode: None,
+        hedge: false,
         raw_errors: true,
     }
 }

@@ -1,6 +1,7 @@
 //! `tidegate edge`: loads a configuration, serves it, and takes over changes while serving.
 
 mod changes;
+mod follow;
 mod watch;
 
 use std::process::ExitCode;
@@ -8,6 +9,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use prometheus::{IntCounterVec, Opts, Registry};
+use tidegate_edge::config::MeshConfig;
+use tidegate_edge::control_link::nothing;
 use tidegate_edge::{Edge, Services};
 use tidegate_runtime::logging::{self, LogConfig, LogFormat, LogGuard};
 use tidegate_runtime::signals::{StopSignals, reload_signals};
@@ -30,7 +33,10 @@ const POLL: Duration = Duration::from_secs(1);
 const LAST_EXPORT: Duration = Duration::from_secs(5);
 
 pub(super) fn run(args: &EdgeArgs, global: &Global, output: &mut Output) -> anyhow::Result<ExitCode> {
-    let environment = Environment::of_process();
+    let mut environment = Environment::of_process();
+    if !args.control.is_empty() {
+        environment.set("TIDEGATE__CONTROL__ENDPOINTS", serde_json::json!(args.control).to_string());
+    }
     // Before the reading, so that a change in between is seen.
     let mut watch = Watch::new(&args.config);
     let (config, report) = config::load(&args.config, &environment, Secrets::Required);
@@ -60,13 +66,21 @@ async fn serve(config: Config, environment: Environment, watch: Watch, log: Opti
         Some(telemetry) => Telemetry::start(telemetry, &registry, &exports).context("start trace export")?,
         None => Telemetry::off(),
     };
-    let services = Services { registry, telemetry, ..Services::default() };
-    let edge = Edge::start(config.edge.clone(), config.mesh.clone(), services).await.context("start the edge")?;
+    let mut services = Services { registry, telemetry, ..Services::default() };
+    let mut mesh = config.mesh.clone();
+    if let Some(files) = &config.process.control {
+        services.control = Some(follow::services(files, &config, &services, &exports)?);
+        mesh = MeshConfig { keys_pepper: mesh.keys_pepper.take(), ..nothing() };
+    }
+    let edge = Edge::start(config.edge.clone(), mesh, services).await.context("start the edge")?;
     for (name, address) in &edge.bound().listeners {
         tracing::info!(listener = %name, %address, "listening");
     }
     if let Some(address) = edge.bound().operations {
         tracing::info!(%address, "operations port");
+    }
+    if let Some(link) = &config.edge.control {
+        tracing::info!(control_nodes = link.endpoints.len(), edge = %link.edge, "following the control plane");
     }
     tracing::info!(endpoints = config.mesh.endpoints.len(), models = config.mesh.models.len(), keys = config.mesh.keys.len(), "serving");
 
@@ -135,6 +149,9 @@ impl Reloader {
             self.count("refused");
             return;
         };
+        if self.config.edge.control.is_some() || config.edge.control.is_some() {
+            return self.take_over_level(&config);
+        }
         config.mesh.revision = edge.revision() + 1;
         let changes = Changes::between(&self.config, &config);
         if changes.is_empty() {
@@ -161,6 +178,13 @@ impl Reloader {
         self.count("applied");
     }
 
+    /// What to route and who may call is not this file's business while the edge follows the control plane.
+    fn take_over_level(&mut self, config: &Config) {
+        self.set_level(&config.process.log.filter);
+        self.config.process.log.filter.clone_from(&config.process.log.filter);
+        self.count("applied");
+    }
+
     fn set_level(&self, filter: &str) {
         let Some(log) = self.log.as_ref().filter(|_| filter != self.config.process.log.filter) else { return };
         match log.set_filter(filter) {
@@ -184,7 +208,7 @@ fn log_problems(report: &Report) {
 }
 
 /// The command line wins over the file.
-fn log_config(file: &LogConfig, global: &Global) -> LogConfig {
+pub(super) fn log_config(file: &LogConfig, global: &Global) -> LogConfig {
     LogConfig {
         format: match global.log_format {
             Some(LogFormatName::Auto) => LogFormat::Auto,

@@ -1,5 +1,7 @@
 //! `tidegate explain`: why a request went where it went.
 
+mod replay;
+
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -14,6 +16,10 @@ use crate::cli::ExplainArgs;
 use crate::output::Output;
 
 pub(super) fn run(args: &ExplainArgs, output: &mut Output) -> anyhow::Result<ExitCode> {
+    if let Some(path) = &args.replay {
+        let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+        return replay::run(&text, output).with_context(|| format!("replay {}", path.display()));
+    }
     let text = match (&args.file, &args.id) {
         (Some(path), _) => std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?,
         (None, Some(id)) => {

@@ -5,14 +5,21 @@ mod reference;
 
 use std::process::ExitCode;
 
+use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
+use crate::cli::SchemaOf;
 use crate::config::file::File;
+use crate::config::file::control_node::ControlFile;
 use crate::output::Output;
 
-pub(super) fn run(output: &mut Output) -> anyhow::Result<ExitCode> {
-    output.text(text()?);
+pub(super) fn run(of: SchemaOf, output: &mut Output) -> anyhow::Result<ExitCode> {
+    let text = match of {
+        SchemaOf::Config => text()?,
+        SchemaOf::Control => control_text()?,
+    };
+    output.text(text);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -23,9 +30,20 @@ pub(crate) fn text() -> serde_json::Result<String> {
     Ok(text)
 }
 
+/// The schema of control nodes' files, as it is published in `docs/control.schema.json`.
+fn control_text() -> serde_json::Result<String> {
+    let mut text = serde_json::to_string_pretty(&schema_of::<ControlFile>())?;
+    text.push('\n');
+    Ok(text)
+}
+
 /// The schema.
 pub(crate) fn schema() -> Value {
-    let mut schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<File>().to_value();
+    schema_of::<File>()
+}
+
+fn schema_of<T: JsonSchema>() -> Value {
+    let mut schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>().to_value();
     if let Some(Value::Object(properties)) = schema.get_mut("properties") {
         for property in properties.values_mut().filter_map(Value::as_object_mut) {
             // The defaults of a section stand at its keys; repeating them here would only be long.
@@ -55,6 +73,7 @@ mod tests {
     #[test]
     fn the_published_schema_is_the_one_of_the_code() {
         agrees("tidegate.schema.json", &text().unwrap());
+        agrees("control.schema.json", &control_text().unwrap());
     }
 
     #[test]

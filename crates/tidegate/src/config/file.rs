@@ -4,6 +4,8 @@
 //! edge and holds the rules. The JSON Schema and `docs/configuration.md` are made from them, so the doc comments here are read by
 //! operators: they say what a key does, its unit, and what happens without it.
 
+mod control;
+pub(crate) mod control_node;
 mod endpoint;
 mod key;
 mod limits;
@@ -17,6 +19,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+pub(crate) use control::Control;
 pub(crate) use endpoint::{Endpoint, Modality, Model, PriceOverride, Prices, QuantizationName, TierName};
 pub(crate) use key::{Key, KeyPolicy};
 pub(crate) use limits::Limits;
@@ -55,6 +58,8 @@ pub(crate) struct File {
     pub(crate) telemetry: Telemetry,
     /// How long `GET /generation` can find a finished generation. Fixed until a restart.
     pub(crate) generations: Generations,
+    /// The control plane to follow. Without it this file says everything. Fixed until a restart.
+    pub(crate) control: Option<Control>,
     /// Adds the catalogue that ships with this version: current models, endpoints and list prices of every provider whose key
     /// variable is set. Entries of this file win over shipped ones of the same name.
     pub(crate) catalog: Option<CatalogChoice>,
@@ -110,6 +115,9 @@ pub(crate) struct Defaults {
     pub(crate) max_attempts: Option<u8>,
     /// Keep a conversation on the endpoint whose prompt cache it warmed. Without it: `true`.
     pub(crate) sticky: Option<bool>,
+    /// Least time that a conversation stays there after its last use; longer where the endpoint's cache lives longer. Without it:
+    /// `10m`.
+    pub(crate) sticky_for: Option<Span>,
     /// Serve requests that carry no key. Meant for trying things out: only accepted when every listener is on a loopback address.
     pub(crate) anonymous: bool,
 }

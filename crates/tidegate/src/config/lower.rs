@@ -4,6 +4,8 @@
 //! again. When everything holds, the edge itself is asked to build its state, because it has the last word.
 
 mod agreed;
+mod control;
+mod control_node;
 pub(crate) mod credential;
 mod endpoint;
 mod key;
@@ -28,6 +30,8 @@ use super::scalar::Named;
 use super::suggest;
 use crate::catalog::Catalogue;
 pub(crate) use agreed::{Agreed, agreed, key_policy, section_of};
+pub(crate) use control::ControlFiles;
+pub(crate) use control_node::{ControlNode, control_node};
 use place::Place;
 pub(crate) use process::ProcessConfig;
 
@@ -221,7 +225,7 @@ impl<'a> Lowering<'a> {
                 "bind every listener to a loopback address such as `127.0.0.1:8080`, or require keys",
             );
         }
-        if !raw.anonymous && file.keys.0.is_empty() && self.whole.get("keys").node().entries().is_empty() {
+        if !raw.anonymous && file.control.is_none() && file.keys.0.is_empty() && self.whole.get("keys").node().entries().is_empty() {
             self.warning(
                 place,
                 "no keys and no anonymous access: every request will be refused",
@@ -236,7 +240,7 @@ impl<'a> Lowering<'a> {
             max_attempts,
             anonymous: raw.anonymous,
             sticky: raw.sticky.unwrap_or(built_in.sticky),
-            sticky_for: built_in.sticky_for,
+            sticky_for: raw.sticky_for.map_or(built_in.sticky_for, |span| span.0),
         }
     }
 

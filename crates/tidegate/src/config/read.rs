@@ -23,6 +23,11 @@ impl Environment {
         Environment(std::env::vars_os().filter_map(text).collect())
     }
 
+    /// As if the variable had this value.
+    pub(crate) fn set(&mut self, name: &str, value: String) {
+        self.0.insert(name.to_owned(), value);
+    }
+
     /// The value of a variable.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
@@ -41,8 +46,26 @@ pub(crate) struct Reading {
     pub(crate) whole: Node,
 }
 
+/// What a reading of any kind of file yields.
+#[derive(Debug)]
+pub(super) struct ReadingOf<T> {
+    pub(super) report: Report,
+    /// What could be read; without the values that could not.
+    pub(super) file: T,
+    /// The values of `file`, with their places.
+    pub(super) tree: Node,
+    /// All values, also those that could not be read.
+    pub(super) whole: Node,
+}
+
 /// Reads a configuration. `name` is what messages call the file. A text of which nothing can be read yields its report only.
 pub(crate) fn read(name: &str, text: &str, environment: &Environment) -> Result<Reading, Report> {
+    let ReadingOf { report, file, tree, whole } = read_as(name, text, environment)?;
+    Ok(Reading { report, file, tree, whole })
+}
+
+/// Reads any kind of file.
+pub(super) fn read_as<T: DeserializeOwned>(name: &str, text: &str, environment: &Environment) -> Result<ReadingOf<T>, Report> {
     let mut report =
         Report { sources: vec![Source { name: name.to_owned(), text: text.to_owned() }], problems: Vec::new(), files: Vec::new() };
     let Some(mut tree) = Node::read(text, 0, &mut report.problems) else {
@@ -58,7 +81,7 @@ pub(crate) fn read(name: &str, text: &str, environment: &Environment) -> Result<
         report.tidy();
         return Err(report);
     };
-    Ok(Reading { report, file, tree, whole })
+    Ok(ReadingOf { report, file, tree, whole })
 }
 
 /// Variables with this prefix override keys: `TIDEGATE__OPERATIONS__ADDRESS` is `operations.address`.

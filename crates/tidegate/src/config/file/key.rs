@@ -25,6 +25,10 @@ pub(crate) struct Key {
     pub(crate) preferences: Preferences,
     /// How to choose among endpoints unless the request says otherwise. Without it: the default of all keys.
     pub(crate) mode: Option<ModeName>,
+    /// Ask a second provider when the first token of a stream takes long. Bounded to one request in fifty, never for prompts above 8 k
+    /// tokens or reasoning; both providers bill.
+    #[serde(default)]
+    pub(crate) hedge: bool,
     /// Show the provider's own error text to this caller.
     #[serde(default)]
     pub(crate) raw_errors: bool,
@@ -40,6 +44,8 @@ pub(crate) struct KeyPolicy {
     pub(crate) preferences: Preferences,
     /// How to choose among endpoints unless the request says otherwise. Without it: the default of all keys.
     pub(crate) mode: Option<ModeName>,
+    /// Ask a second provider when the first token of a stream takes long; both bill.
+    pub(crate) hedge: bool,
     /// Show the provider's own error text to this caller.
     pub(crate) raw_errors: bool,
     /// How long an edge serves the key without word from the control plane. Without it: as the edge says.

@@ -55,6 +55,9 @@ limits! {
     connections_per_ip: usize = same, same;
     /// Requests in flight over all listeners; more are answered 503 with `Retry-After`.
     requests_in_flight: usize = same, same;
+    /// Share of the container's memory limit above which new requests are answered 503 with `Retry-After`; 0 means never. Without a
+    /// limit of the control group nothing is refused.
+    memory_share: f64 = same, same;
     /// Concurrent HTTP/2 streams per connection.
     http2_streams: u32 = same, same;
     /// A caller that takes no bytes for this long loses its stream.

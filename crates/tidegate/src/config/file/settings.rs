@@ -48,6 +48,9 @@ settings! {
     exploration_share: f64 = same, same;
     /// Samples in the window below which an endpoint counts as unknown.
     exploration_samples: f64 = same, same;
+    /// Draw success probabilities instead of taking their mean (Thompson sampling): useful with more than eight endpoints per model,
+    /// noisier otherwise.
+    thompson: bool = same, same;
     /// How many times the best cost a sticky endpoint may have before the conversation moves.
     sticky_cost_ratio: f64 = same, same;
     /// Share of a model's candidates that health may eject; above it ejections are ignored.
@@ -145,12 +148,26 @@ settings! {
     credit_block: Span = Span, time;
     /// Block of a credential the provider does not accept.
     unauthorized_block: Span = Span, time;
+    /// Share of 429s among five seconds' answers above which the learned tokens per minute of an account fall.
+    cap_burst_share: f64 = same, same;
+    /// What is left of them then.
+    cap_backoff: f64 = same, same;
+    /// How much they grow with every quiet step.
+    cap_growth: f64 = same, same;
+    /// Length of a quiet step.
+    cap_step: Span = Span, time;
     /// Retries earned per request.
     retry_share: f64 = same, same;
     /// Retries per second that are free.
     retry_reserve: f64 = same, same;
     /// Attempts per request, unless the intent says otherwise.
     max_attempts: u8 = same, same;
+    /// Least wait before a request is sent a second time elsewhere, for keys with `hedge`.
+    hedge_least: Span = Span, time;
+    /// Most such hedges, as a share of the requests that may have one.
+    hedge_share: f64 = same, same;
+    /// Longest prompt that is hedged, tokens: both attempts are billed.
+    hedge_prompt_most: u32 = same, same;
     /// Least wait for a first token.
     first_token_timeout_least: Span = Span, time;
     /// Longest wait for a first token while there is somewhere else to go.

@@ -122,6 +122,7 @@ pub(crate) fn key_policy(body: &[u8]) -> Result<KeyPolicy, Vec<Problem>> {
         allowed_models: raw.allowed_models,
         preferences,
         mode: raw.mode.map(ModeName::lower),
+        hedge: raw.hedge,
         raw_errors: raw.raw_errors,
         grace: raw.grace.map(|span| span.0),
     })

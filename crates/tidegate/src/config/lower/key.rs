@@ -1,5 +1,8 @@
 //! Callers' keys.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use tidegate_edge::config::KeyConfig;
 use tidegate_runtime::api_key::parse_digest;
 
@@ -11,6 +14,8 @@ use crate::config::scalar::Named;
 impl<'a> Lowering<'a> {
     pub(super) fn keys(&mut self, keys: &Named<Key>, names: &Names, place: Place<'a>) -> Vec<KeyConfig> {
         let mut configs: Vec<KeyConfig> = Vec::with_capacity(keys.0.len());
+        // Files hold up to a hundred thousand keys: comparing each with all before it would take minutes.
+        let mut owners: HashMap<[u8; 32], &str> = HashMap::with_capacity(keys.0.len());
         for (name, raw) in &keys.0 {
             if name.is_empty() || name.chars().any(char::is_control) || name.len() > 100 {
                 let help = "use 1 to 100 printable characters; it appears in logs and records";
@@ -18,9 +23,14 @@ impl<'a> Lowering<'a> {
             }
             let place = place.get(name);
             if let Some(config) = self.key(name, raw, names, place) {
-                if let Some(twin) = configs.iter().find(|other| other.digest == config.digest) {
-                    let message = format!("the same key as `{}`", twin.name);
-                    self.error(place.get("digest"), message, "make a key of its own with `tidegate key new`");
+                match owners.entry(config.digest) {
+                    Entry::Occupied(twin) => {
+                        let message = format!("the same key as `{}`", twin.get());
+                        self.error(place.get("digest"), message, "make a key of its own with `tidegate key new`");
+                    }
+                    Entry::Vacant(place) => {
+                        place.insert(name);
+                    }
                 }
                 configs.push(config);
             }
@@ -56,6 +66,7 @@ impl<'a> Lowering<'a> {
             allowed_models: raw.allowed_models.iter().map(|slug| names.models.get(slug).unwrap_or(slug).clone()).collect(),
             preferences,
             mode: raw.mode.map(ModeName::lower),
+            hedge: raw.hedge,
             raw_errors: raw.raw_errors,
         })
     }

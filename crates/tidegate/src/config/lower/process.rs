@@ -9,8 +9,8 @@ use tidegate_edge::config::{AccessLogConfig, CertificateFiles, EdgeConfig, Liste
 use tidegate_runtime::logging::{LogConfig, LogFormat};
 use tidegate_runtime::telemetry::TelemetryConfig;
 
-use super::{Lowering, Place};
-use crate::config::file::{AccessLog, File, Limits, Listener, LogFormatName, RuntimeModelName};
+use super::{ControlFiles, Lowering, Place};
+use crate::config::file::{AccessLog, File, Limits, Listener, Log, LogFormatName, RuntimeModelName};
 
 /// What the process needs besides the edge.
 #[derive(Debug, Clone)]
@@ -18,6 +18,8 @@ pub(crate) struct ProcessConfig {
     pub(crate) log: LogConfig,
     /// `None` sends no traces.
     pub(crate) telemetry: Option<TelemetryConfig>,
+    /// `None` for an edge that is configured by its file alone.
+    pub(crate) control: Option<ControlFiles>,
 }
 
 /// Where an edge listens when the file does not say.
@@ -38,7 +40,9 @@ impl<'a> Lowering<'a> {
         {
             self.error(root.get("operations"), format!("{address} is a listener's address too"), "give one of them another port");
         }
-        let process = ProcessConfig { log: log(file), telemetry: self.telemetry(file, &region, root.get("telemetry")) };
+        let (control, control_files) = self.control(file, root);
+        let telemetry = self.telemetry(file, &region, root.get("telemetry"));
+        let process = ProcessConfig { log: log(&file.log), telemetry, control: control_files };
         let edge = EdgeConfig {
             listeners,
             operations,
@@ -58,6 +62,7 @@ impl<'a> Lowering<'a> {
             region,
             generations_kept: file.generations.kept,
             generations_ttl: file.generations.ttl.0,
+            control,
         };
         (process, edge)
     }
@@ -163,6 +168,9 @@ impl<'a> Lowering<'a> {
                 self.error(place.get(name), format!("with `{name}` at 0 no request could be served"), "leave it out for the default");
             }
         }
+        if !(0.0..=1.0).contains(&limits.memory_share) {
+            self.error(place.get("memory_share"), format!("{} is not a share", limits.memory_share), "use 0 to 1: `0.85` leaves a reserve");
+        }
         if limits.json_depth > DEEPEST_JSON {
             self.error(place.get("json_depth"), format!("{} levels of nesting", limits.json_depth), format!("use at most {DEEPEST_JSON}"));
         }
@@ -173,18 +181,18 @@ impl<'a> Lowering<'a> {
 /// What the request reader can take: it keeps one bit per level in one word.
 const DEEPEST_JSON: usize = 64;
 
-fn log(file: &File) -> LogConfig {
-    let format = match file.log.format {
+pub(super) fn log(raw: &Log) -> LogConfig {
+    let format = match raw.format {
         LogFormatName::Auto => LogFormat::Auto,
         LogFormatName::Json => LogFormat::Json,
         LogFormatName::Human => LogFormat::Human,
     };
     let default = LogConfig::default();
-    LogConfig { format, filter: file.log.level.clone().unwrap_or(default.filter) }
+    LogConfig { format, filter: raw.level.clone().unwrap_or(default.filter) }
 }
 
 /// Both want the same port of the same address, or of all addresses. Port 0 is a different one each time.
-fn same_port(a: SocketAddr, b: SocketAddr) -> bool {
+pub(super) fn same_port(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() != 0
         && a.port() == b.port()
         && (a.ip() == b.ip() || a.is_ipv4() == b.is_ipv4() && (a.ip().is_unspecified() || b.ip().is_unspecified()))

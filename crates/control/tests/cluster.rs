@@ -1,0 +1,214 @@
+//! Three control nodes in one process over real sockets and disks: commands from any node, a lost leader, a node that comes back, a backup.
+
+#![allow(clippy::unwrap_used)]
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tidegate_consensus::{ConsensusConfig, Timing};
+use tidegate_control::admin::{Access, Role};
+use tidegate_control::{ControlConfig, Node, NodeServices};
+use tokio::net::TcpStream;
+
+/// Far above what any step takes, so that only a hang reaches it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn config(directory: &Path, name: &str, peers: &[String]) -> ControlConfig {
+    let local: SocketAddr = ([127, 0, 0, 1], 0).into();
+    let mut consensus = ConsensusConfig::new(directory.join(name), name, "127.0.0.1:0");
+    consensus.region = "eu".into();
+    consensus.timing = Timing::LOCAL;
+    consensus.peers = peers.to_vec();
+    consensus.ballast = 1 << 20;
+    ControlConfig {
+        consensus,
+        raft_listen: local,
+        sync_listen: local,
+        admin_listen: local,
+        operations: None,
+        admin_address: "127.0.0.1:0".into(),
+        sync_address: "127.0.0.1:0".into(),
+        identity: None,
+        access: Access { anyone: Role::ALL.into_iter().collect(), ..Access::default() },
+        keyring: None,
+        pepper: None,
+        bake: Duration::from_secs(1),
+        audit_archive: directory.join(name).join("audit"),
+    }
+}
+
+async fn start(config: ControlConfig) -> Node {
+    let services = NodeServices {
+        registry: prometheus::Registry::new(),
+        validate: Arc::new(|_| Ok(())),
+        validate_policy: Arc::new(|_| Ok(())),
+        build: "test".into(),
+    };
+    Node::start(config, services).await.unwrap()
+}
+
+async fn send(address: SocketAddr, method: Method, path: &str, body: Bytes) -> (StatusCode, Bytes) {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let request = Request::builder().method(method).uri(format!("/admin/v1{path}")).header("host", "control").header("x-reason", "test");
+    let asking = async {
+        let response = sender.send_request(request.body(Full::new(body)).unwrap()).await.unwrap();
+        let status = response.status();
+        (status, response.into_body().collect().await.unwrap().to_bytes())
+    };
+    tokio::pin!(asking);
+    tokio::select! {
+        answer = &mut asking => answer,
+        _ = connection => asking.await,
+    }
+}
+
+async fn call(node: &Node, method: Method, path: &str, body: Value) -> (StatusCode, Value) {
+    let body = if body.is_null() { Bytes::new() } else { body.to_string().into() };
+    let (status, body) = send(node.bound().admin, method, path, body).await;
+    (status, serde_json::from_slice(&body).unwrap())
+}
+
+async fn good(node: &Node, method: Method, path: &str, body: Value) -> Value {
+    let (status, body) = call(node, method, path, body).await;
+    assert!(status.is_success(), "{path}: {status} {body}");
+    body
+}
+
+/// Waits until an answer is what is wanted; the last one is shown when it never is.
+async fn until(what: &str, node: &Node, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    let mut last = Value::Null;
+    let waiting = async {
+        loop {
+            last = call(node, Method::GET, path, Value::Null).await.1;
+            if wanted(&last) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let done = tokio::time::timeout(PATIENCE, waiting).await.is_ok();
+    assert!(done, "{what}: {last}");
+    last
+}
+
+fn voters(cluster: &Value) -> usize {
+    cluster["members"].as_array().into_iter().flatten().filter(|member| member["voter"] == true).count()
+}
+
+async fn three(directory: &Path) -> Vec<Node> {
+    let first = start(config(directory, "a", &[])).await;
+    good(&first, Method::POST, "/cluster/init", json!({ "cluster_id": "test" })).await;
+    good(&first, Method::POST, "/cluster/init", json!({ "cluster_id": "test" })).await;
+    let peers = [first.bound().raft.to_string()];
+    let mut nodes = vec![first];
+    for name in ["b", "c"] {
+        let node = start(config(directory, name, &peers)).await;
+        good(&node, Method::POST, "/cluster/join", json!({})).await;
+        nodes.push(node);
+    }
+    until("three voters", &nodes[0], "/cluster", |cluster| voters(cluster) == 3).await;
+    nodes
+}
+
+fn model(number: u32) -> Value {
+    json!({ "upserts": [{ "kind": "model", "name": format!("acme/m{number}"), "spec": { "n": number } }], "immediate": true })
+}
+
+async fn stop(nodes: Vec<Node>) {
+    for node in nodes {
+        node.shutdown(Duration::from_secs(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_node_takes_commands_and_answers_reads_that_see_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let nodes = three(directory.path()).await;
+    for (number, node) in nodes.iter().enumerate() {
+        let done = good(node, Method::POST, "/apply", model(number as u32)).await;
+        for other in &nodes {
+            let seen = good(other, Method::GET, "/resources?kind=model", Value::Null).await;
+            assert_eq!(seen["resources"].as_array().unwrap().len(), number + 1, "a read after a write sees it, wherever");
+            assert_eq!(seen["revision"], done["revision"]);
+        }
+    }
+    let digests: Vec<String> = nodes.iter().map(|node| node.published().load().digest().to_string()).collect();
+    assert!(digests.iter().all(|digest| *digest == digests[0]));
+    // Leadership moves on request, asked of any node.
+    let leader = nodes[0].consensus().status().leader.unwrap();
+    let follower = nodes.iter().find(|node| node.consensus().status().node_id != leader).unwrap();
+    let moved = good(follower, Method::POST, "/cluster/transfer-leader", json!({})).await;
+    assert_ne!(moved["node_id"], leader);
+    let audit =
+        until("the change is in the audit log", follower, "/audit", |audit| audit["entries"][0]["action"] == "transfer leadership").await;
+    assert_eq!(audit["entries"][0]["actor"], "anyone");
+    stop(nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_go_on_without_one_node_and_it_catches_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut nodes = three(directory.path()).await;
+    good(&nodes[0], Method::POST, "/apply", model(1)).await;
+    let leader = nodes[0].consensus().status().leader.unwrap();
+    let position = nodes.iter().position(|node| node.consensus().status().node_id == leader).unwrap();
+    let lost = nodes.remove(position);
+    let (name, raft) = (["a", "b", "c"][position], lost.bound().raft);
+    lost.shutdown(Duration::from_secs(5)).await;
+
+    // The caller waits while another leader is found.
+    good(&nodes[0], Method::POST, "/apply", model(2)).await;
+    let mut again = config(directory.path(), name, &[]);
+    again.raft_listen = raft;
+    let back = start(again).await;
+    let seen =
+        until("it has caught up", &back, "/resources?kind=model", |seen| seen["resources"].as_array().is_some_and(|all| all.len() == 2))
+            .await;
+    assert_eq!(seen["resources"][1]["spec"], json!({ "n": 2 }));
+    nodes.push(back);
+    stop(nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_founds_another_cluster_with_the_same_state() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = start(config(directory.path(), "a", &[])).await;
+    let (early, _) = call(&first, Method::POST, "/apply", model(1)).await;
+    assert_eq!(early, StatusCode::SERVICE_UNAVAILABLE, "a node without a cluster takes no commands");
+    good(&first, Method::POST, "/cluster/init", json!({ "cluster_id": "test" })).await;
+    let (other, refused) = call(&first, Method::POST, "/cluster/init", json!({ "cluster_id": "other" })).await;
+    assert_eq!(other, StatusCode::CONFLICT, "{refused}");
+    good(&first, Method::POST, "/apply", model(1)).await;
+    let (status, backup) = send(first.bound().admin, Method::GET, "/cluster/backup", Bytes::new()).await;
+    assert_eq!(status, StatusCode::OK);
+
+    let second = start(config(directory.path(), "b", &[])).await;
+    let (status, answer) = send(second.bound().admin, Method::POST, "/cluster/restore?cluster_id=copy", backup).await;
+    assert_eq!(status, StatusCode::OK, "{answer:?}");
+    let seen = until("it answers", &second, "/resources?kind=model", |seen| seen["resources"].is_array()).await;
+    assert_eq!(seen["resources"][0]["spec"], json!({ "n": 1 }));
+    good(&second, Method::POST, "/apply", model(2)).await;
+    assert_eq!(good(&first, Method::GET, "/resources", Value::Null).await["resources"].as_array().unwrap().len(), 1);
+    stop(vec![first, second]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_edges_a_staged_change_is_everywhere_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = start(config(directory.path(), "a", &[])).await;
+    good(&node, Method::POST, "/cluster/init", json!({ "cluster_id": "test" })).await;
+    let mut change = model(1);
+    change["immediate"] = false.into();
+    good(&node, Method::POST, "/apply", change).await;
+    let rollouts = until("the rollout is done", &node, "/rollouts", |rollouts| rollouts["rollouts"][0]["stage"] == "done").await;
+    assert_eq!(rollouts["rollouts"][0]["note"], "no edge is connected");
+    stop(vec![node]).await;
+}
