@@ -121,9 +121,8 @@ impl Gate {
         }
         let ask = Ask::reserve(request, now, 1);
         let owner = Owner::of(request);
-        let decision = match self.wallets.peek(&owner, &ask, now, self.slices) {
+        let decision = match self.wallets.peek(&owner, &ask, &request.estimate, now) {
             Some(Taken::Paid { reservation, refill }) => {
-                self.wallets.note(&owner, &request.estimate, now);
                 if refill && self.work.try_send(Work::refill(owner.clone(), request)).is_err() {
                     self.wallets.bought(&owner, None, 0, now);
                 }

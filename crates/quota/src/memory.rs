@@ -9,6 +9,7 @@ mod file;
 use std::hash::BuildHasher;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -16,7 +17,7 @@ pub(crate) use self::cells::Cells;
 pub use self::file::FileError;
 use crate::ask::{Ask, remaining, rule};
 use crate::bucket::Cost;
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, Micros, SystemClock};
 use crate::decision::{Decision, Mode, Reservation};
 use crate::set::{LimitSet, Selection};
 use crate::settlement::{Settled, Settlement};
@@ -25,9 +26,10 @@ use crate::store::{Pending, QuotaStore, ReserveRequest, SliceRequest, Snapshot, 
 /// The store of a single edge, and of `dev`.
 pub struct MemoryStore {
     clock: Arc<dyn Clock>,
-    shards: Vec<Mutex<Cells>>,
+    shards: Arc<Vec<Mutex<Cells>>>,
     hasher: std::collections::hash_map::RandomState,
     path: Option<PathBuf>,
+    saved_at: AtomicU64,
 }
 
 /// Enough that organisations rarely share a lock.
@@ -37,7 +39,7 @@ impl MemoryStore {
     /// An empty store that forgets everything with the process.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         let shards = std::iter::repeat_with(Mutex::default).take(SHARDS).collect();
-        Self { clock, shards, hasher: Default::default(), path: None }
+        Self { clock, shards: Arc::new(shards), saved_at: AtomicU64::new(0), hasher: Default::default(), path: None }
     }
 
     /// A store that begins with what [`MemoryStore::save`] wrote to `path`, empty when there is no such file.
@@ -57,18 +59,22 @@ impl MemoryStore {
     }
 
     /// Writes the state to the file of [`MemoryStore::open`], replacing it as a whole. Blocking: call it where blocking is allowed,
-    /// every few seconds and when the process ends. Does nothing for a store without a file.
+    /// the gate's worker does, every five seconds and at its end. Does nothing for a store without a file.
     ///
     /// # Errors
     /// When the file cannot be written; the old one is then still in place.
     pub fn save(&self) -> Result<(), FileError> {
         let Some(path) = &self.path else { return Ok(()) };
-        let now = self.clock.now();
-        let mut all = Vec::new();
-        for shard in &self.shards {
-            all.extend(shard.lock().export(now));
-        }
-        file::save(path, all)
+        save(&self.shards, path, self.clock.now())
+    }
+
+    /// The same from where blocking is not allowed.
+    async fn save_aside(&self) -> Result<(), StoreError> {
+        let Some(path) = self.path.clone() else { return Ok(()) };
+        let (shards, now) = (self.shards.clone(), self.clock.now());
+        let saved = tokio::task::spawn_blocking(move || save(&shards, &path, now)).await;
+        let failed = |detail: String| StoreError::Unavailable { operation: "save", detail };
+        saved.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(said(&error)))
     }
 
     /// The file it saves to.
@@ -141,12 +147,42 @@ impl QuotaStore for MemoryStore {
         ready(Snapshot { at: now, limits })
     }
 
+    /// Saves to the file every few seconds.
+    fn tend(&self) -> Pending<'_, ()> {
+        let now = self.clock.now();
+        if self.path.is_none() || now < self.saved_at.load(Ordering::Relaxed).saturating_add(SAVE_EVERY) {
+            return ready(());
+        }
+        self.saved_at.store(now, Ordering::Relaxed);
+        Box::pin(self.save_aside())
+    }
+
+    fn close(&self) -> Pending<'_, ()> {
+        Box::pin(self.save_aside())
+    }
+
     fn restore<'a>(&'a self, organisation: &'a str, spent: &'a [SpentEntry]) -> Pending<'a, ()> {
         let slot = LimitSet::slot_of(organisation);
         self.shard(&slot).lock().restore(&slot, spent);
         ready(())
     }
 }
+
+fn save(shards: &[Mutex<Cells>], path: &Path, now: Micros) -> Result<(), FileError> {
+    let mut all = Vec::new();
+    for shard in shards {
+        all.extend(shard.lock().export(now));
+    }
+    file::save(path, all)
+}
+
+/// An error with its causes.
+fn said(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
+}
+
+/// What a crash may lose; a clean end loses nothing.
+const SAVE_EVERY: Micros = 5_000_000;
 
 fn ready<'a, T: Send + 'a>(value: T) -> Pending<'a, T> {
     Box::pin(std::future::ready(Ok::<T, StoreError>(value)))

@@ -96,20 +96,26 @@ impl RedisStore {
 
     /// One script call within the time-out, through the breaker.
     async fn call(&self, operation: &'static str, call: &Call) -> Result<Reply, StoreError> {
-        self.judge(operation, self.lines.call(call, self.clock.now())).await
+        self.judge(operation, self.call_timeout, self.lines.call(call, self.clock.now())).await
+    }
+
+    /// The same when no request waits for it: a server that is merely busy after an outage should not be asked again too early.
+    async fn call_calmly(&self, operation: &'static str, call: &Call) -> Result<Reply, StoreError> {
+        self.judge(operation, self.call_timeout * CALM, self.lines.call(call, self.clock.now())).await
     }
 
     async fn judge(
         &self,
         operation: &'static str,
+        patience: Duration,
         calling: impl Future<Output = redis::RedisResult<redis::Value>>,
     ) -> Result<Reply, StoreError> {
         if let Err(left) = self.breaker.lock().admit(self.ticks()) {
             return Err(StoreError::Broken { millis: left / 1_000 });
         }
-        let answer = match tokio::time::timeout(self.call_timeout, calling).await {
+        let answer = match tokio::time::timeout(patience, calling).await {
             Ok(answer) => answer.map_err(|error| StoreError::Unavailable { operation, detail: error.to_string() }),
-            Err(_) => Err(StoreError::Timeout { operation, millis: u64::try_from(self.call_timeout.as_millis()).unwrap_or(u64::MAX) }),
+            Err(_) => Err(StoreError::Timeout { operation, millis: u64::try_from(patience.as_millis()).unwrap_or(u64::MAX) }),
         };
         if self.breaker.lock().record(answer.is_ok(), self.ticks()) {
             self.lines.drop_all();
@@ -147,12 +153,12 @@ impl QuotaStore for RedisStore {
             let slow = if settlement.micro_dollars() > LARGE { self.lines.reserve_slow() } else { None };
             let reply = match &slow {
                 Some(line) => {
-                    let reply = self.judge("settle", line.call(&call, self.clock.now())).await?;
+                    let reply = self.judge("settle", self.call_timeout * CALM, line.call(&call, self.clock.now())).await?;
                     let replicas = line.wait().await;
                     tracing::debug!(replicas, "a large settlement waited for a replica");
                     reply
                 }
-                None => self.call("settle", &call).await?,
+                None => self.call_calmly("settle", &call).await?,
             };
             self.recent.lock().keep(call, self.ticks());
             reply.settled()
@@ -160,7 +166,7 @@ impl QuotaStore for RedisStore {
     }
 
     fn renew<'a>(&'a self, reservation: &'a Reservation) -> Pending<'a, ()> {
-        Box::pin(async move { self.call("renew", &self.scripts.renew(reservation)).await.map(drop) })
+        Box::pin(async move { self.call_calmly("renew", &self.scripts.renew(reservation)).await.map(drop) })
     }
 
     fn buy_slice<'a>(&'a self, request: &'a SliceRequest<'a>) -> Pending<'a, Decision> {
@@ -180,7 +186,7 @@ impl QuotaStore for RedisStore {
     }
 
     fn return_slice<'a>(&'a self, slice: &'a Reservation, keep: &'a [Cost]) -> Pending<'a, ()> {
-        Box::pin(async move { self.call("return_slice", &self.scripts.give_back(slice, keep)).await.map(drop) })
+        Box::pin(async move { self.call_calmly("return_slice", &self.scripts.give_back(slice, keep)).await.map(drop) })
     }
 
     fn snapshot<'a>(&'a self, limits: &'a LimitSet, selection: Selection) -> Pending<'a, Snapshot> {
@@ -191,7 +197,7 @@ impl QuotaStore for RedisStore {
                 if rules.is_empty() {
                     return Ok(Snapshot { at: now, limits: Vec::new() });
                 }
-                let reply = self.call("snapshot", &self.scripts.snapshot(&rules)).await?;
+                let reply = self.call_calmly("snapshot", &self.scripts.snapshot(&rules)).await?;
                 if reply.is_other_period() {
                     now = reply.now;
                     continue;
@@ -219,7 +225,7 @@ impl QuotaStore for RedisStore {
     fn restore<'a>(&'a self, organisation: &'a str, spent: &'a [SpentEntry]) -> Pending<'a, ()> {
         Box::pin(async move {
             let slot = LimitSet::slot_of(organisation);
-            self.call("restore", &self.scripts.restore(&slot, spent)).await.map(drop)
+            self.call_calmly("restore", &self.scripts.restore(&slot, spent)).await.map(drop)
         })
     }
 }
@@ -230,7 +236,7 @@ impl RedisStore {
         let calls = self.recent.lock().all();
         let (mut repeated, mut restored) = (0_u32, 0_u32);
         for call in &calls {
-            match self.call("replay", call).await?.settled()? {
+            match self.call_calmly("replay", call).await?.settled()? {
                 Settled::Restored | Settled::Applied => restored += 1,
                 Settled::Repeated | Settled::Expired => repeated += 1,
             }
@@ -241,5 +247,7 @@ impl RedisStore {
     }
 }
 
+/// How many times longer a call may take that no request waits for.
+const CALM: u32 = 5;
 /// Midnight falls between two calls at most once.
 const PERIOD_TRIES: u32 = 3;

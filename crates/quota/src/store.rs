@@ -52,6 +52,11 @@ pub trait QuotaStore: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(())))
     }
 
+    /// The process ends: the last call.
+    fn close(&self) -> Pending<'_, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// The store's clock minus this process's, in microseconds, as far as the last answer told.
     fn ahead(&self) -> i64 {
         0

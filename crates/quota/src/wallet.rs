@@ -111,13 +111,15 @@ impl Wallets {
         Self { shards: std::iter::repeat_with(Mutex::default).take(SHARDS).collect(), hasher: Default::default() }
     }
 
-    /// What can be decided without the store: paid from a slice, or locally because the store failed.
-    pub(crate) fn peek(&self, owner: &Owner, ask: &Ask<'_>, now: Micros, slices: bool) -> Option<Taken> {
+    /// What can be decided without the store: paid from a slice, or locally because the store failed. Counts a paid request towards its
+    /// key's pace.
+    pub(crate) fn peek(&self, owner: &Owner, ask: &Ask<'_>, usage: &Usage, now: Micros) -> Option<Taken> {
         let mut shard = self.shard(owner).lock();
         let wallet = shard.get_mut(owner)?;
         if let Some(reservation) = wallet.slices.iter_mut().find_map(|slice| slice.take(ask, now)) {
+            wallet.pace.note(usage, now);
             let calm = wallet.buying || wallet.exact_until > now || wallet.local_until > now || wallet.pace.rate() < HOT;
-            let refill = slices && !calm && !wallet.slices.iter().any(|slice| slice.is_filled(now));
+            let refill = !calm && !wallet.slices.iter().any(|slice| slice.is_filled(now));
             wallet.buying |= refill;
             return Some(Taken::Paid { reservation, refill });
         }

@@ -78,6 +78,9 @@ struct History<'a> {
     limits: Arc<LimitSet>,
     open: Vec<(Reservation, Reservation)>,
     settled: Vec<(Settlement, Settlement)>,
+    /// When each id was settled first, and the latest time there was: the memory store forgets a settled request after a minute.
+    settled_at: std::collections::BTreeMap<Ulid, u64>,
+    latest: u64,
     /// The limits that each id was used with: an id belongs to one request.
     ids: Vec<Selection>,
 }
@@ -92,7 +95,20 @@ impl<'a> History<'a> {
         let subject = Subject { organisation: format!("o{seed}").into(), workspace: Some("w".into()), key: "k".into() };
         let limits = Arc::new(LimitSet::compile(subject, &declared, StoreDown::Local).unwrap());
         let reference = Reference::new(limits.buckets(limits.select_all()).map(|bucket| bucket.limit.clone()).collect());
-        Self { seed, random, memory, redis, hand, reference, limits, open: Vec::new(), settled: Vec::new(), ids: Vec::new() }
+        Self {
+            seed,
+            random,
+            memory,
+            redis,
+            hand,
+            reference,
+            limits,
+            open: Vec::new(),
+            settled: Vec::new(),
+            settled_at: Default::default(),
+            latest: 0,
+            ids: Vec::new(),
+        }
     }
 
     async fn run(mut self) {
@@ -130,6 +146,7 @@ impl<'a> History<'a> {
             3..=5 => now + self.random.u64(0..30_000_000),
             _ => now + self.random.u64(0..1_000_000),
         };
+        self.latest = self.latest.max(now).max(moved);
         self.hand.0.store(moved, Ordering::SeqCst);
     }
 
@@ -148,8 +165,19 @@ impl<'a> History<'a> {
         // Now and then one that was used before.
         if !self.ids.is_empty() && self.random.u8(0..12) == 0 {
             let index = self.random.usize(0..self.ids.len());
+            if self.is_forgotten(Ulid::from_parts(1, index as u128)) {
+                return self.new_id(selection);
+            }
             return (Ulid::from_parts(1, index as u128), self.ids[index]);
         }
+        self.new_id(selection)
+    }
+
+    fn is_forgotten(&self, id: Ulid) -> bool {
+        self.settled_at.get(&id).is_some_and(|at| self.latest.max(self.hand.now()) >= at + 60_000_000)
+    }
+
+    fn new_id(&mut self, selection: Selection) -> (Ulid, Selection) {
         self.ids.push(selection);
         (Ulid::from_parts(1, self.ids.len() as u128 - 1), selection)
     }
@@ -199,11 +227,19 @@ impl<'a> History<'a> {
             return;
         }
         let (memory, redis) = self.settled[self.random.usize(0..self.settled.len())].clone();
+        if self.is_forgotten(memory.reservation.id) {
+            return;
+        }
         self.settle_both(what, memory, redis).await;
     }
 
     async fn settle_both(&mut self, what: &str, memory: Settlement, redis: Settlement) {
         let rows = self.rows_of(&memory.reservation);
+        if self.is_forgotten(memory.reservation.id) {
+            return;
+        }
+        let now = self.hand.now();
+        self.settled_at.entry(memory.reservation.id).or_insert(now);
         let expected = self.reference.settle(self.hand.now(), &memory, &rows);
         assert_eq!(self.memory.settle(&memory).await.unwrap().as_str(), expected, "{what}: memory settles");
         assert_eq!(self.redis.settle(&redis).await.unwrap().as_str(), expected, "{what}: redis settles");

@@ -559,3 +559,24 @@ async fn a_slice_of_yesterday_is_not_spent_today() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn the_memory_stores_file_is_written_when_the_worker_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Arc::new(tidegate_quota::SystemClock);
+    let limits = set(&[Limit::new(Scope::Key, Dimension::Spend(Window::Total), 1_000)]);
+    let open = || Arc::new(MemoryStore::open(folder.path().join("quota"), clock.clone()).unwrap());
+    let (gate, worker) = Gate::new(open(), clock.clone(), GateOptions::default(), &Registry::new()).unwrap();
+    let request = ReserveRequest {
+        id: Ulid::from_parts(clock.now() / 1_000, 1),
+        limits: &limits,
+        selection: limits.select_all(),
+        estimate: usage(700),
+        lifetime: Duration::from_secs(900),
+    };
+    let Some(Decision::Allowed(reservation)) = gate.reserve_now(&request) else { panic!("refused") };
+    gate.settle(reservation, &usage(650));
+    worker.run(std::future::ready(())).await;
+    let used = open().snapshot(&limits, limits.select_all()).await.unwrap().limits[0].used;
+    assert_eq!(used, 650);
+}

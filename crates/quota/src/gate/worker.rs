@@ -118,6 +118,9 @@ impl GateWorker {
         if tokio::time::timeout(LAST_CALLS, rest).await.is_err() {
             tracing::warn!("the quota store did not take all settlements before the process ended: the usage journal has them");
         }
+        if let Err(error) = gate.store.close().await {
+            tracing::warn!(%error, "the quota store was not closed well");
+        }
     }
 }
 

@@ -61,6 +61,9 @@ struct Held {
 const SWEEP_EVERY: Micros = 30_000_000;
 /// What has expired is removed only so much later: a clock that is set back finds it again.
 const CLOCK_BACK: Micros = 600_000_000;
+/// How long a settled request is remembered. Redis keeps it until nobody can settle it again; here nobody repeats a settlement that was
+/// answered, and at thousands of requests per second the memory would be the larger harm.
+const REMEMBER: Micros = 60_000_000;
 /// How long a budget's counter outlives its period.
 const PERIOD_SLACK: Micros = 3 * 86_400 * 1_000_000;
 
@@ -217,7 +220,10 @@ impl Counters {
             self.correct(entry, reservation, delta, now);
             self.free(entry, reservation.id, 0);
         }
-        self.reservations.insert(reservation.id, Held { until: reservation.expires_at.saturating_add(DONE_SLACK), costs: None });
+        self.reservations.insert(
+            reservation.id,
+            Held { until: reservation.expires_at.saturating_add(DONE_SLACK).min(now.saturating_add(REMEMBER)), costs: None },
+        );
         settled
     }
 
@@ -304,6 +310,7 @@ impl Counters {
     }
 
     fn sweep(&mut self, now: Micros) {
+        self.reservations.retain(|_, held| held.costs.is_some() || held.until > now);
         let now = now.saturating_sub(CLOCK_BACK);
         self.arrivals.retain(|_, arrival| *arrival > now);
         self.spent.retain(|_, all| {

@@ -19,7 +19,7 @@ pub struct RedisOptions {
     pub database: u16,
     /// Multiplexed connections to each server.
     pub connections: usize,
-    /// For one call, a reconnect included.
+    /// For one call that a request waits for, a reconnect included; the others may take five times as long.
     pub call_timeout: Duration,
     /// For one connect in the background.
     pub connect_timeout: Duration,
