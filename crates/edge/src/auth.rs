@@ -370,7 +370,8 @@ mod tests {
             fee: Fee { markup_ppm: 50_000, own_key_ppm: 0 },
             ..OrganisationConfig::new("acme")
         }];
-        let workspaces = [WorkspaceConfig { limits: vec![limit(tidegate_quota::Scope::Workspace)], ..WorkspaceConfig::new("search", "acme") }];
+        let workspaces =
+            [WorkspaceConfig { limits: vec![limit(tidegate_quota::Scope::Workspace)], ..WorkspaceConfig::new("search", "acme") }];
         let owners = Owners { organisations: &organisations, workspaces: &workspaces };
         let member = KeyConfig { workspace: Some("search".to_owned()), ..key("secret") };
         let caller = Caller::of(&member, owners, &Defaults::default()).expect("a good key");
@@ -383,7 +384,8 @@ mod tests {
             (Some("other"), None, "no organisation"),
             (Some("other"), Some("search"), "belongs to `acme`"),
         ] {
-            let wrong = KeyConfig { organisation: organisation.map(str::to_owned), workspace: workspace.map(str::to_owned), ..key("secret") };
+            let wrong =
+                KeyConfig { organisation: organisation.map(str::to_owned), workspace: workspace.map(str::to_owned), ..key("secret") };
             let error = Caller::of(&wrong, owners, &Defaults::default()).expect_err(why);
             assert!(error.contains(why), "{error}");
         }

@@ -219,7 +219,22 @@ impl Edge {
             routes.push(crate::usage::route(&shared));
             operations.serve(Operations { registry: registry.clone(), readiness, routes }, &background);
         }
-        Ok(Self { shared, workers, threads, bound, certificates, ready, accepting, draining, stop, background, settling, passing_on, registry, runtime: tokio::runtime::Handle::current() })
+        Ok(Self {
+            shared,
+            workers,
+            threads,
+            bound,
+            certificates,
+            ready,
+            accepting,
+            draining,
+            stop,
+            background,
+            settling,
+            passing_on,
+            registry,
+            runtime: tokio::runtime::Handle::current(),
+        })
     }
 
     /// Addresses that were taken.

@@ -374,7 +374,9 @@ impl EdgeError {
             Self::Attempts(attempts) => attempts.fault(raw),
             Self::UnknownGeneration { id } => Fault::of(
                 ErrorType::NotFound,
-                format!("There is no generation `{id}` here. Records are kept for a limited time, on the edge that served them or in its region."),
+                format!(
+                    "There is no generation `{id}` here. Records are kept for a limited time, on the edge that served them or in its region."
+                ),
             ),
             Self::MissingParameter { name } => Fault {
                 param: Some((*name).to_owned()),

@@ -40,9 +40,9 @@ use crate::generations::past::Past;
 use crate::quota::{Owed, micro_dollars, was_free};
 use crate::state::RoutingState;
 pub(crate) use live::Live;
+use metrics::Dropped;
 pub(crate) use metrics::LedgerMetrics;
 use region::{Export, RegionLedger};
-use metrics::Dropped;
 use segment::{Directory, Position};
 use writer::Writer;
 
@@ -127,12 +127,7 @@ impl Ledger {
     ///
     /// # Errors
     /// The directory cannot be used, or another process uses it.
-    pub(crate) fn start(
-        config: &LedgerConfig,
-        clock: Clock,
-        metrics: LedgerMetrics,
-        gate: Arc<Gate>,
-    ) -> io::Result<(Self, Unfinished)> {
+    pub(crate) fn start(config: &LedgerConfig, clock: Clock, metrics: LedgerMetrics, gate: Arc<Gate>) -> io::Result<(Self, Unfinished)> {
         // Bound: a second of 16 000 requests with two notes each, and again as much.
         let (notes, queue) = sync_channel(QUEUE);
         let progress = Arc::new(Progress::default());

@@ -14,16 +14,20 @@ use crate::shared::Shared;
 /// The route.
 pub(crate) fn route(shared: &Arc<Shared>) -> OpsRoute {
     let shared = Arc::clone(shared);
-    OpsRoute::new("/usage", "what was used and charged, by ?by=model,provider,endpoint,key,organisation,workspace,app,region", move |request| {
-        if request.path != "/usage" {
-            return None;
-        }
-        let text = |name: &str| request.parameter(name).map(percent_decoded).filter(|text| !text.is_empty());
-        Some(match Question::read(text).map(|question| question.answer(&shared)) {
-            Ok(answer) => OpsResponse::json(200, answer.to_string()),
-            Err(reason) => OpsResponse::json(400, json!({ "error": reason }).to_string()),
-        })
-    })
+    OpsRoute::new(
+        "/usage",
+        "what was used and charged, by ?by=model,provider,endpoint,key,organisation,workspace,app,region",
+        move |request| {
+            if request.path != "/usage" {
+                return None;
+            }
+            let text = |name: &str| request.parameter(name).map(percent_decoded).filter(|text| !text.is_empty());
+            Some(match Question::read(text).map(|question| question.answer(&shared)) {
+                Ok(answer) => OpsResponse::json(200, answer.to_string()),
+                Err(reason) => OpsResponse::json(400, json!({ "error": reason }).to_string()),
+            })
+        },
+    )
 }
 
 /// What is asked.

@@ -263,16 +263,8 @@ impl Facets {
 
 impl Facet {
     /// Every facet.
-    pub const ALL: [Facet; 8] = [
-        Facet::Model,
-        Facet::Provider,
-        Facet::Endpoint,
-        Facet::Key,
-        Facet::Organisation,
-        Facet::Workspace,
-        Facet::App,
-        Facet::Region,
-    ];
+    pub const ALL: [Facet; 8] =
+        [Facet::Model, Facet::Provider, Facet::Endpoint, Facet::Key, Facet::Organisation, Facet::Workspace, Facet::App, Facet::Region];
 
     /// The name in commands and answers.
     pub fn as_str(self) -> &'static str {

@@ -137,10 +137,7 @@ fn prompt_tokens() -> u32 {
 #[tokio::test]
 async fn a_budget_says_whose_it_is_and_prepaid_credits_say_so_too() {
     let organisation = OrganisationConfig {
-        limits: vec![Limit {
-            funding: Funding::Prepaid,
-            ..Limit::new(Scope::Organisation, Dimension::Spend(Window::Total), 1)
-        }],
+        limits: vec![Limit { funding: Funding::Prepaid, ..Limit::new(Scope::Organisation, Dimension::Spend(Window::Total), 1) }],
         credits: Some(1),
         ..OrganisationConfig::new("acme")
     };
@@ -165,7 +162,10 @@ async fn a_budget_says_whose_it_is_and_prepaid_credits_say_so_too() {
     let member = mesh.caller().with_key("member-key").post(CHAT, &chat("m", "hello")).await;
     assert_eq!((member.status, metadata(&member)["limit_source"].clone()), (402, "workspace_budget".into()));
     let answer = mesh.get("/v1/credits").await.json();
-    assert_eq!((money(&answer["data"]["total_credits"]).micro_dollars_rounded_up(), money(&answer["data"]["total_usage"])), (1, Money::ZERO));
+    assert_eq!(
+        (money(&answer["data"]["total_credits"]).micro_dollars_rounded_up(), money(&answer["data"]["total_usage"])),
+        (1, Money::ZERO)
+    );
     mesh.edge.shutdown().await;
 }
 
@@ -243,10 +243,7 @@ async fn limits_change_without_a_restart_and_know_what_was_spent_before() {
 
 #[tokio::test]
 async fn fees_are_charged_shown_and_counted() {
-    let organisation = OrganisationConfig {
-        fee: Fee { markup_ppm: 50_000, own_key_ppm: 10_000 },
-        ..OrganisationConfig::new("acme")
-    };
+    let organisation = OrganisationConfig { fee: Fee { markup_ppm: 50_000, own_key_ppm: 10_000 }, ..OrganisationConfig::new("acme") };
     let rate = Rate::per_million_usd("1").expect("a rate");
     for own_key in [false, true] {
         let mesh = Topology::new()

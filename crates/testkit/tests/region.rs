@@ -56,7 +56,8 @@ async fn until<F: Future<Output = bool>>(what: &str, wanted: impl Fn() -> F) {
 }
 
 async fn edge(redis: &Redis, directory: &std::path::Path, keys: Vec<KeyConfig>) -> Mesh {
-    let (mut keys, ledger, store) = (keys.into_iter(), LedgerConfig { directory: Some(directory.to_owned()), ..LedgerConfig::default() }, redis.store());
+    let (mut keys, ledger, store) =
+        (keys.into_iter(), LedgerConfig { directory: Some(directory.to_owned()), ..LedgerConfig::default() }, redis.store());
     let first = keys.next().expect("a key");
     Topology::new()
         .provider("a", |_| {})
@@ -171,6 +172,10 @@ async fn a_store_that_is_away_is_never_a_401_or_a_500() {
         }
     }
     let key = mesh.get("/v1/key").await;
-    assert_eq!((key.status, key.error_type().as_str()), (503, "provider_overloaded"), "what was used cannot be read, and nothing is made up");
+    assert_eq!(
+        (key.status, key.error_type().as_str()),
+        (503, "provider_overloaded"),
+        "what was used cannot be read, and nothing is made up"
+    );
     mesh.edge.shutdown().await;
 }

@@ -81,7 +81,8 @@ fn secretive(config: &MeshConfig) -> MeshConfig {
     config.keys_pepper = Some(PEPPER.into());
     config.keys = vec![peppered("plain", CALLER_KEY), KeyConfig { raw_errors: true, ..peppered("raw", RAW_KEY) }];
     for provider in &mut config.providers {
-        provider.credentials = vec![CredentialConfig { name: "main".to_owned(), weight: 1, secret: Some(CREDENTIAL.into()), own_key: false }];
+        provider.credentials =
+            vec![CredentialConfig { name: "main".to_owned(), weight: 1, secret: Some(CREDENTIAL.into()), own_key: false }];
     }
     config.presets = vec![PresetConfig {
         slug: "careful".to_owned(),

@@ -66,7 +66,8 @@ impl Edge {
 
     fn metric(&self, name: &str) -> f64 {
         let text = get(self.operations, "/metrics", "");
-        let line = text.lines().find(|line| line.starts_with(name) && line.as_bytes().get(name.len()).is_some_and(|byte| b" {".contains(byte)));
+        let line =
+            text.lines().find(|line| line.starts_with(name) && line.as_bytes().get(name.len()).is_some_and(|byte| b" {".contains(byte)));
         line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0.0)
     }
 

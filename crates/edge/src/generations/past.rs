@@ -9,8 +9,8 @@ use tidegate_routing::{Decision, Timestamp};
 use tidegate_wire::Facts;
 
 use crate::auth::Caller;
-use crate::context::RequestContext;
 use crate::bill::Bill;
+use crate::context::RequestContext;
 use crate::generation::{AttemptNote, End, Times};
 use crate::state::RoutingState;
 

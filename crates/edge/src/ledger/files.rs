@@ -15,10 +15,10 @@ use tidegate_ledger::{Generation, Line};
 use tidegate_proto::v1::GenerationRecord;
 use tidegate_runtime::Clock;
 
+use super::Progress;
 use super::metrics::LedgerMetrics;
 use super::segment::Position;
 use super::tail::{Tail, Tailed};
-use super::Progress;
 use crate::config::ExportConfig;
 
 /// Starts the thread, which ends after the writer has and everything is passed on.
@@ -117,15 +117,8 @@ impl Export {
         if self.part.is_none() {
             let path = self.config.directory.join(format!("{}.part", name(self.clock.unix_millis(), self.from, self.from)));
             let encoder = zstd::stream::write::Encoder::new(File::create(&path)?, LEVEL)?;
-            self.part = Some(Part {
-                encoder,
-                path,
-                begun_ms: self.clock.unix_millis(),
-                since: Instant::now(),
-                bytes: 0,
-                records: 0,
-                until,
-            });
+            self.part =
+                Some(Part { encoder, path, begun_ms: self.clock.unix_millis(), since: Instant::now(), bytes: 0, records: 0, until });
         }
         let Some(part) = &mut self.part else { return Ok(()) };
         let mut line = serde_json::to_vec(&Line::from(&generation))?;

@@ -42,7 +42,8 @@ impl Dropped {
 impl LedgerMetrics {
     pub(crate) fn register(registry: &Registry) -> prometheus::Result<Self> {
         let fsync = Histogram::with_opts(
-            HistogramOpts::new("tidegate_ledger_fsync_seconds", "Time to make the journal safe against power loss.").buckets(FSYNC.to_vec()),
+            HistogramOpts::new("tidegate_ledger_fsync_seconds", "Time to make the journal safe against power loss.")
+                .buckets(FSYNC.to_vec()),
         )?;
         registry.register(Box::new(fsync.clone()))?;
         let open = IntGauge::new("tidegate_ledger_open", "Requests that the journal knows to have begun and not ended.")?;

@@ -51,7 +51,9 @@ pub(crate) fn told(refusal: &Refusal) -> Told {
             limit_source: source(limit),
             remedy: match limit.funding {
                 Funding::Prepaid => "Add credits.",
-                Funding::Postpaid if refusal.retry_after.is_some() => "Wait for the next period, or ask whoever manages the budget to raise it.",
+                Funding::Postpaid if refusal.retry_after.is_some() => {
+                    "Wait for the next period, or ask whoever manages the budget to raise it."
+                }
                 Funding::Postpaid => "Ask whoever manages the budget to raise it.",
             },
         },
@@ -104,9 +106,11 @@ fn source(limit: &Limit) -> &'static str {
 pub(crate) fn headers(reservation: &Reservation, now_ms: u64) -> LimitHeaders {
     let mut headers = LimitHeaders::new();
     for kind in [Kind::Requests, Kind::Tokens] {
-        let limits = reservation.entries.iter().filter(|entry| kind_of(entry.bucket.limit.dimension) == Some(kind) && !entry.bucket.limit.shadow);
+        let limits =
+            reservation.entries.iter().filter(|entry| kind_of(entry.bucket.limit.dimension) == Some(kind) && !entry.bucket.limit.shadow);
         // Tightest by the share that is left; amounts differ by orders of magnitude.
-        let tightest = limits.min_by_key(|entry| i128::from(entry.remaining.max(0)) * 1_000_000 / i128::from(entry.bucket.limit.amount.max(1)));
+        let tightest =
+            limits.min_by_key(|entry| i128::from(entry.remaining.max(0)) * 1_000_000 / i128::from(entry.bucket.limit.amount.max(1)));
         if let Some(entry) = tightest {
             let remaining = u64::try_from(entry.remaining).unwrap_or(0);
             kind.push(&mut headers, entry.bucket.limit.amount, remaining, Duration::from_micros(entry.reset_after.unwrap_or(0)), now_ms);

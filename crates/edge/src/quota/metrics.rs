@@ -15,7 +15,8 @@ pub(crate) struct QuotaMetrics {
 
 impl QuotaMetrics {
     pub(crate) fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let help = "Requests that a shadow limit would have refused (`shadow`), or that came over a warning threshold (`warning`), by limit.";
+        let help =
+            "Requests that a shadow limit would have refused (`shadow`), or that came over a warning threshold (`warning`), by limit.";
         let notices = IntCounterVec::new(Opts::new("tidegate_quota_notices_total", help), &["notice", "kind"])?;
         registry.register(Box::new(notices.clone()))?;
         Ok(Self { notices, said: Mutex::default() })

@@ -1,12 +1,16 @@
-use prost::Message;
 use proptest::prelude::*;
-use tidegate_ledger::{Facets, Period, PriceTable, Rate, Row, Rollups, Sums, charge_for};
+use prost::Message;
+use tidegate_ledger::{Facets, Period, PriceTable, Rate, Rollups, Row, Sums, charge_for};
 
 use super::*;
 
 fn record() -> Generation {
     let usage = Usage { prompt_tokens: 1_200, cached_tokens: 1_000, completion_tokens: 34, reasoning_tokens: 10, ..Usage::default() };
-    let prices = PriceTable { prompt: Rate::per_million_usd("0.15").unwrap(), completion: Rate::per_million_usd("0.6").unwrap(), ..PriceTable::default() };
+    let prices = PriceTable {
+        prompt: Rate::per_million_usd("0.15").unwrap(),
+        completion: Rate::per_million_usd("0.6").unwrap(),
+        ..PriceTable::default()
+    };
     let charge = charge_for(Ending::Completed, Some("stop"), &usage, &prices, 0);
     Generation {
         id: "gen-1".into(),

@@ -73,7 +73,9 @@ fn title(bound: &Bound) -> String {
 fn counted(dimension: Dimension) -> &'static str {
     match dimension {
         Dimension::RequestsPerMinute => "Each request takes one; they come back evenly over the minute.",
-        Dimension::TokensPerMinute(_) => "An estimate is held when a request begins and corrected when it ends; tokens come back evenly over the minute.",
+        Dimension::TokensPerMinute(_) => {
+            "An estimate is held when a request begins and corrected when it ends; tokens come back evenly over the minute."
+        }
         Dimension::Concurrent => "A slot is held while a request runs. The slots of an edge that dies are free after 60 s.",
         Dimension::Spend(_) => {
             "An estimate is held when a request begins and replaced by the exact charge when it ends; below a tenth of the budget the most that \

@@ -152,7 +152,8 @@ impl Rows {
         }
         let head = Self::head(args);
         let names = head.len() - COUNTS.len() - AMOUNTS.len();
-        let mut rows: Vec<Vec<String>> = std::iter::once(head.iter().map(|name| name.replace('_', " ")).collect()).chain(self.texts(args)).collect();
+        let mut rows: Vec<Vec<String>> =
+            std::iter::once(head.iter().map(|name| name.replace('_', " ")).collect()).chain(self.texts(args)).collect();
         let mut last = vec![String::new(); names];
         if let Some(first) = last.first_mut() {
             "total".clone_into(first);

@@ -18,10 +18,9 @@ pub(super) async fn daily(reading: &Reading<'_>, caller: &Arc<Caller>) -> Result
     let (from, until) = match reading.query.get("date") {
         None => (today.saturating_sub(DAYS), today),
         Some(date) => {
-            let day = day_of(&date).filter(|day| *day <= today && *day + DAYS >= today).ok_or(EdgeError::BadParameter {
-                name: "date",
-                reason: "it is not a day of the last 30, written as `2026-11-28`",
-            })?;
+            let day = day_of(&date)
+                .filter(|day| *day <= today && *day + DAYS >= today)
+                .ok_or(EdgeError::BadParameter { name: "date", reason: "it is not a day of the last 30, written as `2026-11-28`" })?;
             (day, day + 1)
         }
     };

@@ -13,10 +13,10 @@ use tidegate_quota::StoreError;
 use tidegate_runtime::Shutdown;
 
 use super::{RegionLedger, bytes_of, owner_of, row};
+use crate::ledger::Progress;
 use crate::ledger::metrics::LedgerMetrics;
 use crate::ledger::segment::Position;
 use crate::ledger::tail::{Tail, Tailed};
-use crate::ledger::Progress;
 
 /// The task's state.
 pub(crate) struct Export {

@@ -91,9 +91,18 @@ mod tests {
     fn a_sum_comes_back_from_its_fields_to_the_pico_dollar() {
         let facets = Facets { model: "a:b$c".into(), key: "k".into(), ..Facets::default() };
         let amount = Money::from_picodollars;
-        let sums = Sums { requests: 3, cut: 1, prompt_tokens: 9, charged: amount(12_345_678), cost: amount(-7), fee: amount(999_999), ..Sums::default() };
+        let sums = Sums {
+            requests: 3,
+            cut: 1,
+            prompt_tokens: 9,
+            charged: amount(12_345_678),
+            cost: amount(-7),
+            fee: amount(999_999),
+            ..Sums::default()
+        };
         let (prefix, over) = (prefix(&facets), over(&facets));
-        let texts: Vec<(String, String)> = counters(&sums).into_iter().map(|(name, value)| (format!("{prefix}{name}"), value.to_string())).collect();
+        let texts: Vec<(String, String)> =
+            counters(&sums).into_iter().map(|(name, value)| (format!("{prefix}{name}"), value.to_string())).collect();
         let mut fields: HashMap<&[u8], &[u8]> = texts.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
         fields.insert(prefix.as_bytes(), &over);
         assert_eq!(rows_of(Period::Day(3), &fields), [Row { period: Period::Day(3), facets, sums }]);

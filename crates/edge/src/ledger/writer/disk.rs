@@ -167,7 +167,11 @@ impl Disk {
                 break;
             }
             for (reader, _) in readers.iter().filter(|(_, at)| *at <= number) {
-                tracing::error!(reader, segment = number, "a segment of the journal was removed before it was passed on: raise `ledger.keep_bytes`");
+                tracing::error!(
+                    reader,
+                    segment = number,
+                    "a segment of the journal was removed before it was passed on: raise `ledger.keep_bytes`"
+                );
                 self.metrics.lost(reader);
             }
             match std::fs::remove_file(segment::path(self.directory.path(), number)) {

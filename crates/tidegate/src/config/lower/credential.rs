@@ -19,7 +19,12 @@ impl<'a> Lowering<'a> {
             let unreadable = self.whole.get("providers").get(&info.slug).get("credentials").node().items();
             if !unreadable.is_empty() {
                 // They were there, and what is wrong with them has been reported.
-                return Some(vec![CredentialConfig { name: "unreadable".to_owned(), weight: 1, secret: Some(placeholder()), own_key: false }]);
+                return Some(vec![CredentialConfig {
+                    name: "unreadable".to_owned(),
+                    weight: 1,
+                    secret: Some(placeholder()),
+                    own_key: false,
+                }]);
             }
             return self.well_known_credential(info, place);
         }

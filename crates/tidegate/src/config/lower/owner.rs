@@ -112,7 +112,11 @@ impl<'a> Lowering<'a> {
         let micro = Money::parse_usd(&text.0).ok().filter(|amount| amount.picodollars() % 1_000_000 == 0);
         let micro = micro.and_then(|amount| u64::try_from(amount.picodollars() / 1_000_000).ok());
         if micro.is_none() {
-            self.error(place, format!("`{}` is not an amount of US dollars", text.0), "write a number with at most six decimals, such as `12.50`");
+            self.error(
+                place,
+                format!("`{}` is not an amount of US dollars", text.0),
+                "write a number with at most six decimals, such as `12.50`",
+            );
         }
         micro
     }

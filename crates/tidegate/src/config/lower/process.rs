@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use tidegate_edge::config as domain;
 use tidegate_edge::config::{
-    AccessLogConfig, CertificateFiles, ContentConfig, EdgeConfig, ExportConfig, LedgerConfig, ListenerConfig, ListenerTls, RuntimeModel, WorkerConfig,
+    AccessLogConfig, CertificateFiles, ContentConfig, EdgeConfig, ExportConfig, LedgerConfig, ListenerConfig, ListenerTls, RuntimeModel,
+    WorkerConfig,
 };
 use tidegate_ledger::Retention;
 use tidegate_runtime::logging::{LogConfig, LogFormat};

@@ -108,7 +108,11 @@ impl<'a> Lowering<'a> {
     fn host_and_port(&mut self, address: &str, place: Place<'a>) {
         let parts = address.rsplit_once(':').filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
         if parts.is_none() || address.contains("://") {
-            self.error(place, format!("`{address}` is not a host and a port"), "write `redis.internal:6379`; TLS is switched on by `tls: {}`");
+            self.error(
+                place,
+                format!("`{address}` is not a host and a port"),
+                "write `redis.internal:6379`; TLS is switched on by `tls: {}`",
+            );
         }
     }
 }
