@@ -48,7 +48,6 @@ fn owner(caller: &Caller) -> String {
     owner_of(caller.account().organisation.as_ref(), caller.counted_as())
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the shape of `map_err`")]
 fn unavailable(error: StoreError) -> EdgeError {
     tracing::debug!(%error, "the region's ledger gave no answer");
     EdgeError::SumsUnavailable

@@ -94,6 +94,7 @@ pub(crate) struct SegmentReader {
 
 /// What is next in a segment.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one at a time on the stack, taken apart at once: a box would be an allocation per entry")]
 pub(crate) enum Item {
     /// An entry.
     Entry(Entry),
