@@ -18,8 +18,8 @@ use std::sync::Arc;
 use tidegate_proto::{Problem, ResourceMap};
 use tidegate_runtime::mesh::Dial;
 
-use crate::config::{Defaults, MeshConfig};
 pub use crate::auth::ReadPolicy;
+use crate::config::{Defaults, MeshConfig};
 pub(crate) use follow::{Link, Place};
 pub use replica::{Divergence, Replica, Taken};
 

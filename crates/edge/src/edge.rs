@@ -16,8 +16,8 @@ use tidegate_runtime::{Clock, Shutdown, Tasks};
 use crate::access_log::AccessLog;
 use crate::affinity::AffinityTable;
 use crate::auth::{Contact, Cuts, FailureLimiter, Keys};
-use crate::control_link::{ControlServices, Link, Place};
 use crate::config::{EdgeConfig, ListenerConfig, MeshConfig};
+use crate::control_link::{ControlServices, Link, Place};
 use crate::gauges::EndpointGauges;
 use crate::generations::Generations;
 use crate::listener::{Connections, Listener};
@@ -101,7 +101,13 @@ pub struct Services {
 
 impl Default for Services {
     fn default() -> Self {
-        Self { registry: prometheus::Registry::new(), telemetry: Telemetry::off(), routes: Vec::new(), clock: Clock::start(), control: None }
+        Self {
+            registry: prometheus::Registry::new(),
+            telemetry: Telemetry::off(),
+            routes: Vec::new(),
+            clock: Clock::start(),
+            control: None,
+        }
     }
 }
 

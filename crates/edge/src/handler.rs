@@ -229,11 +229,7 @@ pub(crate) fn authenticate(shared: &Shared, connection: &ConnectionInfo, headers
 }
 
 /// [`authenticate`], for requests that call models.
-pub(crate) fn authenticate_for_models(
-    shared: &Shared,
-    connection: &ConnectionInfo,
-    headers: &HeaderMap,
-) -> Result<Arc<Caller>, EdgeError> {
+pub(crate) fn authenticate_for_models(shared: &Shared, connection: &ConnectionInfo, headers: &HeaderMap) -> Result<Arc<Caller>, EdgeError> {
     let caller = authenticate(shared, connection, headers)?;
     if caller.management { Err(EdgeError::Auth(AuthFailure::Management)) } else { Ok(caller) }
 }

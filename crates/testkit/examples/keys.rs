@@ -55,7 +55,11 @@ async fn measure(keys: u32) {
             Step::Idle { .. } => break,
         }
     }
-    println!("snapshot: {bytes} bytes, {:.1} per key; making and taking it in: {} ms", bytes as f64 / f64::from(keys), begun.elapsed().as_millis());
+    println!(
+        "snapshot: {bytes} bytes, {:.1} per key; making and taking it in: {} ms",
+        bytes as f64 / f64::from(keys),
+        begun.elapsed().as_millis()
+    );
     println!("edge: {} bytes per key", per_key(before, keys));
 
     let requests: Vec<http::HeaderMap> = (0..10_000_u32)

@@ -88,8 +88,7 @@ impl ControlNode {
         let published = machine.published().clone();
         let socket = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free loopback port");
         let address = socket.local_addr().expect("it is bound");
-        let node =
-            Self { machine: Arc::new(Mutex::new(Log { machine, index: 0 })), published, serving: Mutex::new(None), address, limits };
+        let node = Self { machine: Arc::new(Mutex::new(Log { machine, index: 0 })), published, serving: Mutex::new(None), address, limits };
         node.serve(socket);
         node
     }
@@ -405,12 +404,7 @@ fn compile(base: Arc<MeshConfig>) -> Compile {
                 std::process::abort();
             }
             if let Some(message) = &body.wrong {
-                problems.push(Problem {
-                    resource: Some(id.clone()),
-                    path: String::new(),
-                    message: message.clone(),
-                    help: Vec::new(),
-                });
+                problems.push(Problem { resource: Some(id.clone()), path: String::new(), message: message.clone(), help: Vec::new() });
             }
             bodies.insert((kind, id.name.clone()), body);
         }

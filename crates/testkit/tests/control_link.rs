@@ -51,10 +51,9 @@ async fn a_wrong_revision_is_refused_by_name_and_the_one_before_goes_on() {
     let following = two();
     let edge = following.ready_edge("e").await;
     let good = edge.revision();
-    for (body, stage) in [
-        (Body { wrong: Some("blank".to_owned()), ..Body::default() }, "compile"),
-        (Body { panic: true, ..Body::default() }, "panic"),
-    ] {
+    for (body, stage) in
+        [(Body { wrong: Some("blank".to_owned()), ..Body::default() }, "compile"), (Body { panic: true, ..Body::default() }, "panic")]
+    {
         let index = following.node.put(&[(Kind::Endpoint, "a/m", body)]);
         let nack = following.node.until_refused("e", index).await.refused.expect("just seen");
         assert_eq!((nack.stage.as_str(), edge.revision()), (stage, good), "{nack:?}");

@@ -136,11 +136,9 @@ impl World {
     fn body_of(&self, agreed: &Agreed) -> command::Body {
         let name = |name: &u8| format!("n{name}");
         match agreed {
-            Agreed::Put { name: n, size } => command::Body::Change(Change {
-                upserts: vec![preset(&name(n), usize::from(*size))],
-                immediate: true,
-                ..Change::default()
-            }),
+            Agreed::Put { name: n, size } => {
+                command::Body::Change(Change { upserts: vec![preset(&name(n), usize::from(*size))], immediate: true, ..Change::default() })
+            }
             Agreed::Staged { name: n } => {
                 command::Body::Change(Change { upserts: vec![preset(&name(n), 4_000 + self.log.len())], ..Change::default() })
             }
@@ -161,9 +159,7 @@ impl World {
                 let text = format!("{n}-{}", self.log.len());
                 command::Body::CreateKey(CreateKey { key: Some(key_of(&name(n), &text, "")), ..CreateKey::default() })
             }
-            Agreed::Revoke { name: n, kill } => {
-                command::Body::RevokeKeys(RevokeKeys { public_ids: vec![name(n)], kill_streams: *kill })
-            }
+            Agreed::Revoke { name: n, kill } => command::Body::RevokeKeys(RevokeKeys { public_ids: vec![name(n)], kill_streams: *kill }),
         }
     }
 

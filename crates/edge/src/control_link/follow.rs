@@ -412,8 +412,7 @@ impl Link {
         let outcome = outcome.unwrap_or_else(|error| Err(Refusal::new(Stage::Panic, format!("compiling it failed: {error}"))));
         match outcome {
             Ok(state) => {
-                let (before, before_mesh, before_index) =
-                    (self.shared().state.load_full(), self.routed.mesh.clone(), self.routed.index);
+                let (before, before_mesh, before_index) = (self.shared().state.load_full(), self.routed.mesh.clone(), self.routed.index);
                 self.route_by(Arc::new(state), Arc::unwrap_or_clone(mesh), index);
                 self.refused = None;
                 self.guard.clear();
@@ -552,7 +551,10 @@ impl Link {
     fn watch_staleness(&mut self, now: u64) {
         let stale = self.shared().contact.age(now).is_none_or(|age| age > STALE_ALARM);
         if stale && !self.stale_logged && self.routed.ever {
-            tracing::error!(minutes = STALE_ALARM.as_secs() / 60, "no control node for a while; known keys are served, nothing new is learnt");
+            tracing::error!(
+                minutes = STALE_ALARM.as_secs() / 60,
+                "no control node for a while; known keys are served, nothing new is learnt"
+            );
         }
         self.stale_logged = stale;
     }

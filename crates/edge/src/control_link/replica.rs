@@ -249,8 +249,7 @@ impl Replica {
                 }
             }
             (Some(snapshot::Part::End(end)), Partial::Snapshot { .. }) => {
-                let Partial::Snapshot { index, leader_time_ms, mesh, keys } = std::mem::replace(&mut self.partial, Partial::Nothing)
-                else {
+                let Partial::Snapshot { index, leader_time_ms, mesh, keys } = std::mem::replace(&mut self.partial, Partial::Nothing) else {
                     return Err(Divergence::Malformed("unreachable"));
                 };
                 let position = end.position.unwrap_or_default();

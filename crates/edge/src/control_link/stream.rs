@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use thiserror::Error;
 use tidegate_proto::v1::sync_client::SyncClient;
 use tidegate_proto::v1::{ControlMessage, EdgeMessage, Hello, edge_message};
 use tidegate_runtime::mesh::{ChannelOptions, Dial, Expect, Role, channel, dial_error};
-use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;

@@ -155,7 +155,13 @@ fn a_revocation_holds_at_once_and_over_a_snapshot_that_is_older() {
 #[test]
 fn what_was_kept_goes_on_where_it_was() {
     let resources = [model("m", 1), key("k", "", 2)];
-    let kept = |position| Restored { position, floor: 5, mesh: vec![resources[0].clone()], keys: vec![resources[1].clone()], newest_revocation: 3 };
+    let kept = |position| Restored {
+        position,
+        floor: 5,
+        mesh: vec![resources[0].clone()],
+        keys: vec![resources[1].clone()],
+        newest_revocation: 3,
+    };
     let mut ours = replica();
     ours.restore(kept(Some(position(5, &resources))));
     assert!(ours.serves("k"));

@@ -120,7 +120,9 @@ mod tests {
         assert_eq!(split("https://control-1:7420"), Some((true, "control-1:7420")));
         assert_eq!(split("http://127.0.0.1:7420/"), Some((false, "127.0.0.1:7420")));
         assert_eq!(split("https://[::1]:7420"), Some((true, "[::1]:7420")));
-        for wrong in ["control-1:7420", "https://control-1", "https://control-1:0", "https://a/b:1", "https://:1", "ftp://a:1", "https://u@a:1"] {
+        for wrong in
+            ["control-1:7420", "https://control-1", "https://control-1:0", "https://a/b:1", "https://:1", "ftp://a:1", "https://u@a:1"]
+        {
             assert_eq!(split(wrong), None, "{wrong}");
         }
     }
