@@ -85,7 +85,7 @@ fn labels_of(text: &str) -> BTreeMap<String, String> {
 async fn every_promised_metric_is_there_with_its_type_and_labels() {
     let (mesh, _authority) = lively(|_| {}).await;
     let scrape = Scrape::of(&mesh).await;
-    let expected: [(&str, &str, &[&str]); 43] = [
+    let expected: [(&str, &str, &[&str]); 47] = [
         ("tidegate_edge_requests_total", "counter", &["dialect", "model", "status", "error_type"]),
         ("tidegate_edge_request_duration_seconds", "histogram", &["dialect", "stream"]),
         ("tidegate_edge_overhead_seconds", "histogram", &["dialect"]),
@@ -124,6 +124,10 @@ async fn every_promised_metric_is_there_with_its_type_and_labels() {
         ("tidegate_provider_uptime_ratio", "gauge", &["provider", "endpoint", "region", "window"]),
         ("tidegate_provider_first_token_seconds", "gauge", &["provider", "endpoint", "region", "quantile"]),
         ("tidegate_state_revision", "gauge", &["kind"]),
+        ("tidegate_state_age_seconds", "gauge", &["kind"]),
+        ("tidegate_revocation_lag_seconds", "histogram", &[]),
+        ("tidegate_edge_control_connected", "gauge", &[]),
+        ("tidegate_edge_control_snapshots_total", "counter", &[]),
         ("tidegate_cert_expiry_seconds", "gauge", &["certificate"]),
         ("tidegate_build_info", "gauge", &["version"]),
         ("process_resident_memory_bytes", "gauge", &[]),
