@@ -25,6 +25,8 @@ pub(crate) fn mesh(providers: usize, model: &str) -> MeshConfig {
             successor: None,
         }],
         endpoints: (0..providers).map(|number| endpoint(number, model)).collect(),
+        organisations: Vec::new(),
+        workspaces: Vec::new(),
         keys: Vec::new(),
         keys_pepper: None,
         presets: Vec::new(),
@@ -37,7 +39,7 @@ fn provider(number: usize) -> ProviderConfig {
     let slug = format!("provider-{number}");
     ProviderConfig {
         info: ProviderInfo::new(slug.clone(), slug, "http://127.0.0.1:9/v1", Dialect::OpenaiChat),
-        credentials: vec![CredentialConfig { name: "main".to_owned(), weight: 1, secret: None }],
+        credentials: vec![CredentialConfig { name: "main".to_owned(), weight: 1, own_key: false, secret: None }],
         extra_roots: Vec::new(),
         only_extra_roots: false,
         allow_plain_http: true,

@@ -212,6 +212,7 @@ fn edge_config(args: &DevArgs, certificates: &DevCertificates) -> EdgeConfig {
         limits: Limits { drain: Duration::from_secs(15), ..Limits::default() },
         access_log: AccessLogConfig::Off,
         region: "local".to_owned(),
+        control: None,
         generations_kept: 10_000,
         generations_ttl: Duration::from_secs(3600),
         // Sums in memory: what was tried is forgotten with the process.

@@ -267,6 +267,14 @@ impl<'a> Lowering<'a> {
         );
     }
 
+    /// Reports an address that is not a name or a number with a port.
+    fn host_and_port(&mut self, address: &str, place: Place<'a>, example: &'static str) {
+        let good = address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+        if !good || address.contains(['/', ' ']) {
+            self.error(place, format!("`{address}` is not a host and a port"), example);
+        }
+    }
+
     /// The entry stands in the file but could not be used, which has been reported.
     fn is_dangling(&self, section: &'static str, slug: &str) -> bool {
         self.whole.has(section) && self.whole.get(section).has(slug)

@@ -8,14 +8,9 @@ use crate::auth::{Policies, digest};
 
 fn key(secret: &str) -> KeyConfig {
     KeyConfig {
-        name: "team".to_owned(),
-        digest: digest(secret, None),
-        disabled: false,
         expires_at: Some(1_000),
         allowed_models: vec!["a/b".to_owned()],
-        preferences: tidegate_routing::Preferences::default(),
-        mode: None,
-        raw_errors: false,
+        ..KeyConfig::new("team", digest(secret, None))
     }
 }
 

@@ -64,7 +64,7 @@ impl<'a> Lowering<'a> {
         let [raft, sync, admin] =
             listeners.map(|(section, address, advertise)| self.advertised(address, advertise.as_deref(), root.get(section)));
         for (index, peer) in file.raft.peers.iter().enumerate() {
-            self.host_and_port(peer, root.get("raft").get("peers").item(index));
+            self.host_and_port(peer, root.get("raft").get("peers").item(index), CONTROL_EXAMPLE);
         }
         let identity = file.identity.as_deref().map(IdentityFiles::in_dir);
         if let Some(files) = &identity {
@@ -117,7 +117,7 @@ impl<'a> Lowering<'a> {
     fn advertised(&mut self, listen: SocketAddr, advertise: Option<&str>, place: Place<'a>) -> String {
         match advertise {
             Some(address) => {
-                self.host_and_port(address, place.get("advertise"));
+                self.host_and_port(address, place.get("advertise"), CONTROL_EXAMPLE);
                 address.to_owned()
             }
             None if listen.ip().is_unspecified() => {
@@ -126,13 +126,6 @@ impl<'a> Lowering<'a> {
                 String::new()
             }
             None => listen.to_string(),
-        }
-    }
-
-    fn host_and_port(&mut self, address: &str, place: Place<'a>) {
-        let good = address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
-        if !good || address.contains(['/', ' ']) {
-            self.error(place, format!("`{address}` is not a host and a port"), "write `control-1.example.org:7201`");
         }
     }
 
@@ -190,6 +183,8 @@ fn roles(names: &[RoleName]) -> BTreeSet<Role> {
         })
         .collect()
 }
+
+const CONTROL_EXAMPLE: &str = "write `control-1.example.org:7201`";
 
 #[cfg(test)]
 mod tests {

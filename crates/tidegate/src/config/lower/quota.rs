@@ -26,7 +26,7 @@ impl<'a> Lowering<'a> {
     fn redis(&mut self, raw: &file::Redis, place: Place<'a>) -> Option<RedisOptions> {
         let topology = match (&raw.address, raw.sentinels.as_slice(), raw.cluster.as_slice()) {
             (Some(address), [], []) => {
-                self.host_and_port(address, place.get("address"));
+                self.host_and_port(address, place.get("address"), REDIS_EXAMPLE);
                 RedisTopology::Single(address.clone())
             }
             (None, [_, ..], []) => {
@@ -101,18 +101,9 @@ impl<'a> Lowering<'a> {
 
     fn hosts_and_ports(&mut self, addresses: &[String], place: Place<'a>) {
         for (index, address) in addresses.iter().enumerate() {
-            self.host_and_port(address, place.item(index));
-        }
-    }
-
-    fn host_and_port(&mut self, address: &str, place: Place<'a>) {
-        let parts = address.rsplit_once(':').filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
-        if parts.is_none() || address.contains("://") {
-            self.error(
-                place,
-                format!("`{address}` is not a host and a port"),
-                "write `redis.internal:6379`; TLS is switched on by `tls: {}`",
-            );
+            self.host_and_port(address, place.item(index), REDIS_EXAMPLE);
         }
     }
 }
+
+const REDIS_EXAMPLE: &str = "write `redis.internal:6379`; TLS is switched on by `tls: {}`";
