@@ -51,7 +51,7 @@ struct Plan {
 }
 
 /// What a run has shown.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Outcome {
     trace: Vec<String>,
     acknowledged: usize,
@@ -90,21 +90,18 @@ fn run(seed: u64, plan: Plan) -> Result<Outcome, String> {
             Sim::sleep(LOOK).await;
             invariants.check(&world)?;
         }
-        let mut outcome = Outcome::default();
-        outcome.recovered_after = recover(&world, &mut invariants).await?;
+        let recovered_after = recover(&world, &mut invariants).await?;
         converge(&world, &mut invariants).await?;
         let acknowledged = history.acknowledged.lock().clone();
         if let Some((_, lost)) = acknowledged.iter().find(|(_, index)| !world.ledger.lock().has(*index)) {
             return Err(format!("index {lost} was acknowledged and never applied"));
         }
-        outcome.acknowledged = acknowledged.len();
         for (key, events) in history.events.lock().iter() {
             if !linearizable::is_linearizable(events) {
                 return Err(format!("the history of register {key} is not linearizable: {events:?}"));
             }
         }
-        outcome.trace = world.take_trace();
-        Ok(outcome)
+        Ok(Outcome { trace: world.take_trace(), acknowledged: acknowledged.len(), recovered_after })
     })
 }
 

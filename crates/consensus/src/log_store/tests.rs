@@ -105,7 +105,7 @@ fn power_loss_at_every_operation(seed: u64) -> Result<(), String> {
 
 #[test]
 fn power_lost_at_any_operation_loses_nothing_that_was_acknowledged() {
-    seeds::run("TIDEGATE_CRASH_SEEDS", 40, "power_lost_at_any_operation", power_loss_at_every_operation);
+    seeds::run("TIDEGATE_CRASH_SEEDS", 30, "power_lost_at_any_operation", power_loss_at_every_operation);
 }
 
 /// A disk that reports an error is not used again: everything behind the error is refused, and nothing that was acknowledged is lost.

@@ -120,7 +120,7 @@ impl Invariants {
                 looks.iter().find(|other| other.id == id).is_some_and(|other| {
                     let flushed = other.peek.flushed;
                     // A node that has the entry on disk, or what came of it.
-                    let there = other.peek.entries.iter().any(|entry| *entry == committed) && flushed >= Some(committed);
+                    let there = other.peek.entries.contains(&committed) && flushed >= Some(committed);
                     there || other.peek.purged >= Some(committed)
                 })
             };

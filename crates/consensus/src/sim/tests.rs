@@ -19,8 +19,9 @@ fn plan(seed: u64) -> Plan {
 #[test]
 fn any_trouble_leaves_the_log_and_the_state_right() {
     let started = Instant::now();
-    let runs = seeds::run("TIDEGATE_SIM_SEEDS", 24, "any_trouble_leaves_the_log_and_the_state_right", |seed| {
+    let runs = seeds::run("TIDEGATE_SIM_SEEDS", 8, "any_trouble_leaves_the_log_and_the_state_right", |seed| {
         let outcome = run(seed, plan(seed))?;
+        println!("seed {seed}: {} writes, a commit {:?} after the trouble", outcome.acknowledged, outcome.recovered_after);
         if outcome.acknowledged == 0 { Err("nothing was ever committed: the run shows nothing".to_owned()) } else { Ok(()) }
     });
     println!("{runs} runs of 60 virtual seconds in {:?}", started.elapsed());
@@ -28,7 +29,7 @@ fn any_trouble_leaves_the_log_and_the_state_right() {
 
 #[test]
 fn histories_of_clients_are_linearizable_under_any_trouble() {
-    seeds::run("TIDEGATE_HISTORY_SEEDS", 8, "histories_of_clients_are_linearizable_under_any_trouble", |seed| {
+    seeds::run("TIDEGATE_HISTORY_SEEDS", 3, "histories_of_clients_are_linearizable_under_any_trouble", |seed| {
         run(seed, Plan { seconds: 30, clients: 8, pause: 300, membership: Membership::Stays, ..plan(seed) }).map(drop)
     });
 }
@@ -77,7 +78,7 @@ fn rejoin(seed: u64) -> Result<(), String> {
 
 #[test]
 fn a_voter_that_comes_back_does_not_stall_the_others() {
-    seeds::run("TIDEGATE_REJOIN_SEEDS", 8, "a_voter_that_comes_back_does_not_stall_the_others", rejoin);
+    seeds::run("TIDEGATE_REJOIN_SEEDS", 3, "a_voter_that_comes_back_does_not_stall_the_others", rejoin);
 }
 
 /// Networks that are broken in part: as long as some majority hears one another there must be commits.
@@ -123,7 +124,7 @@ fn partial(seed: u64) -> Result<(), String> {
 
 #[test]
 fn a_network_broken_in_part_does_not_stop_a_majority_that_is_whole() {
-    seeds::run("TIDEGATE_PARTIAL_SEEDS", 8, "a_network_broken_in_part_does_not_stop_a_majority_that_is_whole", partial);
+    seeds::run("TIDEGATE_PARTIAL_SEEDS", 4, "a_network_broken_in_part_does_not_stop_a_majority_that_is_whole", partial);
 }
 
 /// A planned change of the leader.
@@ -150,8 +151,9 @@ mod known_bugs {
     fn is_noticed(bug: Bug, seeds: std::ops::Range<u64>) -> bool {
         let _made = make(bug);
         seeds.into_iter().any(|seed| {
-            let run = std::panic::catch_unwind(|| run(seed, Plan { voters: 5, membership: Membership::Stays, ..plan(seed) }).map(drop));
-            !matches!(run, Ok(Ok(())))
+            let outcome = run(seed, Plan { voters: 5, membership: Membership::Stays, ..plan(seed) });
+            // A violation that is named, not any panic.
+            outcome.inspect_err(|violation| println!("{bug:?}, seed {seed}: {violation}")).is_err()
         })
     }
 
