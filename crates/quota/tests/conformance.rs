@@ -81,6 +81,9 @@ struct History<'a> {
     /// When each id was settled first, and the latest time there was: the memory store forgets a settled request after a minute.
     settled_at: std::collections::BTreeMap<Ulid, u64>,
     latest: u64,
+    /// When each reservation ends by itself. Its id is not used again after that: the stores need not agree what a lease that was renewed
+    /// beyond its reservation then is, because a reservation stands for ten minutes longer than its request.
+    ends: std::collections::BTreeMap<Ulid, u64>,
     /// The limits that each id was used with: an id belongs to one request.
     ids: Vec<Selection>,
 }
@@ -106,6 +109,7 @@ impl<'a> History<'a> {
             open: Vec::new(),
             settled: Vec::new(),
             settled_at: Default::default(),
+            ends: Default::default(),
             latest: 0,
             ids: Vec::new(),
         }
@@ -165,7 +169,9 @@ impl<'a> History<'a> {
         // Now and then one that was used before.
         if !self.ids.is_empty() && self.random.u8(0..12) == 0 {
             let index = self.random.usize(0..self.ids.len());
-            if self.is_forgotten(Ulid::from_parts(1, index as u128)) {
+            let id = Ulid::from_parts(1, index as u128);
+            let ended = self.ends.get(&id).is_some_and(|end| self.latest.max(self.hand.now()) >= *end);
+            if ended || self.is_forgotten(id) {
                 return self.new_id(selection);
             }
             return (Ulid::from_parts(1, index as u128), self.ids[index]);
@@ -286,6 +292,7 @@ impl<'a> History<'a> {
             let resets = |reservation: &Reservation| reservation.entries.iter().map(|entry| entry.reset_after).collect::<Vec<_>>();
             assert_eq!(resets(&memory), resets(&redis), "{what}");
             assert_eq!(memory.shadowed().count(), redis.shadowed().count(), "{what}");
+            self.ends.insert(memory.id, memory.expires_at);
             self.open.push((memory, redis));
         }
     }
