@@ -202,7 +202,7 @@ fn what_a_file_declares_becomes_so_and_can_be_taken_back() {
     assert_eq!(node.run(&["apply", "-f", bad.to_str().unwrap(), "--yes"]).status.code(), Some(2));
     // Removing what others refer to is refused by the rules, not by the edges.
     let dangling = write(directory.path(), "dangling.yaml", "models: { acme/one: {}, acme/two: {} }\n");
-    let refused = node.run(&["apply", "-f", dangling.to_str().unwrap(), "--prune", "--yes"]);
+    let refused = node.run(&["apply", "-f", dangling.to_str().unwrap(), "--prune", "--yes", "--immediate"]);
     assert!(refused.status.success(), "a mesh without endpoints is a mesh: {}", String::from_utf8_lossy(&refused.stderr));
 
     assert!(node.good(&["apply", "-f", mesh, "--yes", "--immediate"]).contains("revision"));
