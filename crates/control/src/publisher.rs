@@ -7,6 +7,7 @@
 mod followers;
 mod transfer;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -127,6 +128,11 @@ impl Cursor {
             self.transfer = None;
             return None;
         };
+        // A key that is gone is so since its last change; the ones before, its making among them, revoked nothing.
+        let mut last: HashMap<&Id, u64> = HashMap::new();
+        for (index, changed) in state.changes_since(self.revoked).into_iter().flatten() {
+            last.extend(changed.ids.iter().filter(|id| id.kind() == Some(Kind::Key)).map(|id| (id, index)));
+        }
         let mut revoke = Revoke { leader_time_ms: state.leader_time_ms(), ..Revoke::default() };
         for (index, changed) in changes {
             if !revoke.public_ids.is_empty() && (revoke.public_ids.len() >= REVOKED_AT_ONCE || revoke.kill_streams != changed.kill_streams)
@@ -134,7 +140,8 @@ impl Cursor {
                 break;
             }
             self.revoked = index;
-            let gone = changed.ids.iter().filter(|id| is_revoked(id, state)).map(|id| id.name().to_owned());
+            let at_last = changed.ids.iter().filter(|id| last.get(id) == Some(&index));
+            let gone = at_last.filter(|id| is_revoked(id, state)).map(|id| id.name().to_owned());
             let before = revoke.public_ids.len();
             revoke.public_ids.extend(gone);
             if revoke.public_ids.len() > before {

@@ -182,6 +182,18 @@ fn revocations_with_and_without_cutting_are_not_mixed() {
 }
 
 #[test]
+fn a_key_that_was_made_and_revoked_meanwhile_is_revoked_as_of_its_revocation() {
+    let mut commands = vec![put(vec![preset("a", 10)])];
+    let before = state(&commands);
+    commands.extend([key("k"), revoke("k", true)]);
+    let after = state(&commands);
+    let sent = drain(&mut Cursor::resume("e", Some(&at(&before)), &after), &after, 0);
+    let control_message::Body::Revoke(revoke) = &sent[0] else { panic!("{sent:?}") };
+    assert_eq!((revoke.index, revoke.kill_streams), (3, true));
+    assert!(!sent[1..].iter().any(|body| matches!(body, control_message::Body::Revoke(_))));
+}
+
+#[test]
 fn an_edge_that_was_away_too_long_gets_a_snapshot() {
     let mut state = State::default();
     state.apply(1, 1, &put(vec![preset("a", 1)]));
