@@ -85,7 +85,7 @@ fn labels_of(text: &str) -> BTreeMap<String, String> {
 async fn every_promised_metric_is_there_with_its_type_and_labels() {
     let (mesh, _authority) = lively(|_| {}).await;
     let scrape = Scrape::of(&mesh).await;
-    let expected: [(&str, &str, &[&str]); 34] = [
+    let expected: [(&str, &str, &[&str]); 43] = [
         ("tidegate_edge_requests_total", "counter", &["dialect", "model", "status", "error_type"]),
         ("tidegate_edge_request_duration_seconds", "histogram", &["dialect", "stream"]),
         ("tidegate_edge_overhead_seconds", "histogram", &["dialect"]),
