@@ -49,6 +49,7 @@ impl From<&EdgeStatus> for EdgeView {
 
 /// What to do about a rollout.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "one is made a second, and moved once")]
 pub enum Step {
     /// Nothing yet.
     Wait,
