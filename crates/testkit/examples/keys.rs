@@ -30,19 +30,7 @@ async fn measure(keys: u32) {
     }
     println!("agree on {keys} keys: {:.2} s; control node {} bytes per key", begun.elapsed().as_secs_f64(), per_key(before, keys));
 
-    let begun = Instant::now();
-    let edge = following.edge("e").await;
-    edge.until_ready().await;
-    following.node.until_applied("e", following.node.index()).await;
-    println!("new edge, from its start to ready with every key, over loopback: {} ms", begun.elapsed().as_millis());
-    edge.edge.shutdown().await;
-    following.node.kill().await;
-    let begun = Instant::now();
-    let edge = following.edge("e").await;
-    edge.until_ready().await;
-    println!("restarted edge without a control node, from its start to ready: {} ms", begun.elapsed().as_millis());
-    edge.edge.shutdown().await;
-
+    // First, while the allocator has nothing to give again.
     let state = following.node.published().load();
     let before = resident();
     let mut replica = Replica::new(None, Arc::new(|_| Ok(KeyPolicy::default())));
@@ -61,6 +49,19 @@ async fn measure(keys: u32) {
         begun.elapsed().as_millis()
     );
     println!("edge: {} bytes per key", per_key(before, keys));
+
+    let begun = Instant::now();
+    let edge = following.edge("e").await;
+    edge.until_ready().await;
+    following.node.until_applied("e", following.node.index()).await;
+    println!("new edge, from its start to ready with every key, over loopback: {} ms", begun.elapsed().as_millis());
+    edge.edge.shutdown().await;
+    following.node.kill().await;
+    let begun = Instant::now();
+    let edge = following.edge("e").await;
+    edge.until_ready().await;
+    println!("restarted edge without a control node, from its start to ready: {} ms", begun.elapsed().as_millis());
+    edge.edge.shutdown().await;
 
     let requests: Vec<http::HeaderMap> = (0..10_000_u32)
         .map(|number| {
