@@ -19,7 +19,7 @@ fn detection_times_are_those_of_the_design() {
     // regional verdict there are with a push delay of 0.5 s; reports, ticks and views here take about as long.
     let table = [(47.0, 5.4, 8.9), (9.6, 1.5, 2.3), (2.3, 0.74, 0.84), (44.0, 1.5, 2.8), (10.4, 0.75, 2.1)];
     for (row, (local, region, region_most)) in detection::ROWS.into_iter().zip(table) {
-        let found = detection::measure(row, seeds(3));
+        let found = detection::measure(row, seeds(1));
         println!(
             "{row:?}: alone {:.1} s; region {:.2} s (most {:.2}); elsewhere {:.2} s (p99 {:.2}); bad requests {:.0} -> {:.0}",
             found.local, found.region, found.region_most, found.other, found.other_p99, found.bad_local, found.bad_shared
@@ -58,7 +58,7 @@ fn a_fault_in_one_region_changes_choices_in_another_within_two_seconds() {
 
 #[test]
 fn faulty_reporters_of_less_than_a_third_never_eject_a_healthy_endpoint() {
-    each_seed("faulty_reporters_of_less_than_a_third_never_eject_a_healthy_endpoint", 12, |seed| {
+    each_seed("faulty_reporters_of_less_than_a_third_never_eject_a_healthy_endpoint", 3, |seed| {
         for (edges, faulty) in [(4, 1), (7, 2), (10, 3), (13, 4), (40, 13)] {
             for lie in [Lie::Pessimist, Lie::Flood] {
                 let shape = Shape { edges, endpoints: 3, rate: 1.0 + seed as f64 % 3.0, ..Shape::default() };
@@ -126,7 +126,7 @@ fn a_region_with_a_broken_egress_ejects_nobody_elsewhere() {
 /// Provider faults under real plans: callers hardly notice, and what came back gets its traffic gently.
 #[test]
 fn callers_hardly_notice_a_provider_fault() {
-    each_seed("callers_hardly_notice_a_provider_fault", 6, |seed| {
+    each_seed("callers_hardly_notice_a_provider_fault", 2, |seed| {
         let kinds =
             [(1.0, AttemptEnd::Server(500)), (0.6, AttemptEnd::Server(502)), (1.0, AttemptEnd::Connect), (0.7, AttemptEnd::Overloaded)];
         for (probability, end) in kinds {
