@@ -150,6 +150,17 @@ async fn every_edge_answers_for_its_region() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn credits_can_be_spent_from_a_store_that_is_new() {
+    let (redis, directory) = (Redis::start().await, tempfile::tempdir().expect("a directory"));
+    let total = Limit::new(Scope::Key, Dimension::Spend(Window::Total), 1_000_000);
+    let keys = vec![with_limits(vec![Limit { funding: tidegate_quota::Funding::Prepaid, ..total }])];
+    let mesh = edge(&redis, directory.path(), keys).await;
+    let answer = mesh.post(CHAT, &chat("m", "hello")).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    mesh.edge.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_is_away_is_never_a_401_or_a_500() {
     let (mut redis, directory) = (Redis::start().await, tempfile::tempdir().expect("a directory"));
     let rate = || vec![Limit::new(Scope::Key, Dimension::RequestsPerMinute, 6_000)];

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use tidegate_ledger::{Filter, Period as SumPeriod, Rollups, Row};
 use tidegate_quota::{
-    Bucket, Limit, MemoryStore, Meter, Period, QuotaStore, RedisOptions, RedisStore, Scope, SpentEntry, StoreError, SystemClock, Window,
+    Bucket, Funding, Limit, MemoryStore, Meter, Period, QuotaStore, RedisOptions, RedisStore, Scope, SpentEntry, StoreError, SystemClock,
+    Window,
 };
 
 use super::estimate::micro_dollars;
@@ -46,6 +47,10 @@ fn spent(keys: &Keys, owners: &Arc<Owners>, rollups: &parking_lot::Mutex<Rollups
             }
             let period = Period::containing(now_us, window, bucket.limit.utc_offset_minutes);
             let micro_dollars = spent_of(&rollups, &account, caller.counted_as(), bucket, window, period);
+            if bucket.limit.funding == Funding::Prepaid {
+                // Credits are not spent before the store knows what was: also that it was nothing.
+                entries.entry(Arc::clone(&limits.subject().organisation)).or_default();
+            }
             if micro_dollars > 0 {
                 let entry = SpentEntry { bucket: Arc::clone(bucket), period, micro_dollars };
                 entries.entry(Arc::clone(&limits.subject().organisation)).or_default().push(entry);
