@@ -10,12 +10,15 @@ use crate::state::RoutingState;
 
 /// Samples and failures by second and provider.
 pub(super) struct SelfCheck {
-    seconds: VecDeque<(u64, HashMap<ProviderIndex, (f64, f64)>)>,
+    seconds: VecDeque<(u64, Weights)>,
     /// Indices mean something only within one snapshot.
     revision: u64,
     test: SelfTest,
     verdict: SelfVerdict,
 }
+
+/// Samples and failures of each provider.
+type Weights = HashMap<ProviderIndex, (f64, f64)>;
 
 impl Default for SelfCheck {
     fn default() -> Self {

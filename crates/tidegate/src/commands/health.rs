@@ -45,7 +45,7 @@ pub(super) fn run(args: &HealthArgs, output: &mut Output) -> anyhow::Result<Exit
     if args.plane.json {
         output.line(&table);
     } else {
-        output.line(&render(&table));
+        output.line(render(&table));
     }
     Ok(ExitCode::SUCCESS)
 }

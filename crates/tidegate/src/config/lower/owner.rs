@@ -94,16 +94,13 @@ impl<'a> Lowering<'a> {
             self.error(place, message, "give exactly one, such as `{requests_per_minute: 60}`; each limit is an item of its own");
             return None;
         };
-        let model = match &raw.model {
-            Some(slug) => Some(match names {
-                Some(names) => {
-                    self.known_model(slug, names, place.get("model"));
-                    names.models.get(slug).unwrap_or(slug).as_str().into()
-                }
-                None => slug.as_str().into(),
-            }),
-            None => None,
-        };
+        let model = raw.model.as_ref().map(|slug| match names {
+            Some(names) => {
+                self.known_model(slug, names, place.get("model"));
+                names.models.get(slug).unwrap_or(slug).as_str().into()
+            }
+            None => slug.as_str().into(),
+        });
         Some(Limit {
             model,
             burst: raw.burst,
