@@ -1,0 +1,270 @@
+//! The control plane as processes: three control nodes and edges in two regions, 80 ms of round trip between them, and what must not
+//! happen to callers while parts of it go away.
+//!
+//! Needs the rights to make network namespaces; without them every test says so and passes. The measured times are printed:
+//!
+//! ```sh
+//! cargo test -p tidegate --test mesh_processes -- --nocapture --test-threads 1
+//! ```
+
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking; the measured times are what it is for")]
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
+use tidegate_testkit::processes::{MODEL, Processes, Raw, completion, listener, until};
+
+/// What the `continental` profile promises after a lost leader is about 4 s; the rest is for a busy machine.
+const WRITE_GAP: Duration = Duration::from_secs(15);
+/// A mesh is ten processes: one at a time.
+static ONE: Mutex<()> = Mutex::new(());
+
+struct Mesh {
+    processes: Processes,
+    key: String,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl std::ops::Deref for Mesh {
+    type Target = Processes;
+
+    fn deref(&self) -> &Processes {
+        &self.processes
+    }
+}
+
+/// Brings a mesh up by the commands of the documentation: nodes, `init`, `join`, `apply`, a key, edges.
+fn mesh(edges: &[&str]) -> Option<Mesh> {
+    let turn = ONE.lock();
+    let processes = Processes::prepare(env!("CARGO_BIN_EXE_tidegate"), 4)?;
+    let started = Instant::now();
+    for node in 1..=3 {
+        processes.start(&format!("control-{node}"));
+    }
+    for node in 1..=3 {
+        until(format_args!("control-{node}"), || processes.status(node).is_some());
+    }
+    let admin = processes.admin(1);
+    processes.command("eu", &admin, &["control", "init", "--cluster-id", "proof"]);
+    for node in [2, 3] {
+        processes.command("eu", &processes.admin(node), &["control", "join"]);
+    }
+    // A node that joins follows first and votes once it has caught up.
+    until("three voters", || voters(&processes) == 3);
+    let apply = ["apply", "-f", &processes.file("mesh.yaml"), "--yes", "--immediate", "--reason", "the proof"];
+    processes.command("eu", &admin, &apply);
+    let key = create_key(&processes, "eu", 1, "first").unwrap();
+    println!("bring-up: three nodes, cluster, mesh and key after {}", seconds(started.elapsed()));
+    for edge in edges {
+        processes.start(edge);
+    }
+    for edge in edges {
+        until(format_args!("{edge} ready"), || processes.operations(edge, "/readyz").status == 200);
+        until(format_args!("{edge} answers"), || processes.ask(edge, &key).status == 200);
+    }
+    println!("bring-up: {} edges answer after {}", edges.len(), seconds(started.elapsed()));
+    Some(Mesh { processes, key, _turn: turn })
+}
+
+fn voters(processes: &Processes) -> usize {
+    let status = processes.status(1).unwrap_or_default();
+    status["cluster"]["members"].as_array().into_iter().flatten().filter(|member| member["voter"] == true).count()
+}
+
+/// A write through a node, from a region: the key, or what was said instead.
+fn create_key(processes: &Processes, region: &str, node: usize, name: &str) -> Result<String, String> {
+    let arguments = ["keys", "create", "--name", name, "--organisation", "acme", "--workspace", "dev"];
+    let output = processes.run(region, &processes.admin(node), &arguments);
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned()),
+        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+    }
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.2} s", time.as_secs_f64())
+}
+
+/// Writes until one succeeds, through these nodes in turn: the key, and how long it took.
+#[track_caller]
+fn write_again(mesh: &Mesh, region: &str, nodes: &[usize], name: &str) -> (String, Duration) {
+    let mut key = String::new();
+    let mut turn = nodes.iter().cycle();
+    let gap = until("a write to succeed", || {
+        create_key(mesh, region, *turn.next().unwrap(), name).map(|created| key = created).is_ok()
+    });
+    (key, gap)
+}
+
+/// The node that leads, by a node that says so of itself.
+#[track_caller]
+fn leader(mesh: &Mesh) -> usize {
+    let mut found = None;
+    until("a leader", || {
+        found = (1..=3).find(|node| mesh.status(*node).is_some_and(|status| status["node"]["role"] == "leader"));
+        found.is_some()
+    });
+    found.unwrap()
+}
+
+/// Steady requests at edges until told to stop. Every answer that is not 200 is kept.
+#[derive(Default)]
+struct Steady {
+    stop: AtomicBool,
+    served: AtomicUsize,
+    failed: Mutex<Vec<(String, Raw)>>,
+}
+
+impl Steady {
+    /// Sends requests at these edges while `work` runs; then no request may have failed.
+    #[track_caller]
+    fn during<T>(mesh: &Mesh, edges: &[&str], work: impl FnOnce() -> T) -> (T, usize) {
+        let steady = Steady::default();
+        let result = std::thread::scope(|scope| {
+            for edge in edges {
+                scope.spawn(|| steady.callers(mesh, edge));
+            }
+            // A failing test must not leave the callers running.
+            let stop = StopOnDrop(&steady.stop);
+            let result = work();
+            drop(stop);
+            result
+        });
+        let failed = steady.failed.into_inner();
+        let served = steady.served.into_inner();
+        assert!(failed.is_empty(), "{} of {} failed, such as {:?}", failed.len(), served + failed.len(), failed[0]);
+        (result, served)
+    }
+
+    fn callers(&self, mesh: &Mesh, edge: &str) {
+        let region = edge.split('-').nth(1).unwrap();
+        let calling = || {
+            while !self.stop.load(Ordering::Relaxed) {
+                let answer = completion(listener(edge), &mesh.key);
+                match answer.status {
+                    200 => drop(self.served.fetch_add(1, Ordering::Relaxed)),
+                    _ => self.failed.lock().push((edge.to_owned(), answer)),
+                }
+                // Steady, not as fast as it goes: the machine has other things to do.
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        };
+        mesh.wan().inside(region, calling).unwrap();
+    }
+}
+
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_mesh_comes_up_by_the_documented_commands_and_answers_in_both_regions() {
+    let edges = ["edge-eu-1", "edge-us-1"];
+    let Some(mesh) = mesh(&edges) else { return };
+    for edge in edges {
+        assert_eq!(mesh.ask(edge, "tg_live_0123456789_nobody").status, 401, "a stranger is refused at {edge}");
+    }
+    assert!(mesh.get("edge-us-1", "/v1/models", &mesh.key).text.contains(MODEL));
+}
+
+#[test]
+fn a_killed_leader_costs_callers_nothing_and_writes_a_few_seconds() {
+    let edges = ["edge-eu-1", "edge-us-1"];
+    let Some(mesh) = mesh(&edges) else { return };
+    let killed = leader(&mesh);
+    let others: Vec<usize> = (1..=3).filter(|node| *node != killed).collect();
+    let ((key, gap), served) = Steady::during(&mesh, &edges, || {
+        mesh.kill(&format!("control-{killed}"));
+        let again = write_again(&mesh, "eu", &others, "after");
+        for edge in edges {
+            until(format_args!("the new key at {edge}"), || mesh.ask(edge, &again.0).status == 200);
+        }
+        again
+    });
+    println!("leader killed: writes again after {}; {served} requests meanwhile, none failed", seconds(gap));
+    assert!(gap < WRITE_GAP, "{gap:?}");
+
+    mesh.start(&format!("control-{killed}"));
+    let back = until("the killed node back as a follower", || {
+        mesh.status(killed).is_some_and(|status| status["node"]["role"] == "follower" && status["node"]["revision"].as_u64() > Some(0))
+    });
+    println!("leader killed: restarted, and a follower again after {}", seconds(back));
+    assert_eq!(mesh.ask("edge-eu-1", &key).status, 200);
+}
+
+#[test]
+fn a_region_that_is_cut_off_serves_on_and_catches_up() {
+    let edges = ["edge-eu-1", "edge-us-1"];
+    let Some(mesh) = mesh(&edges) else { return };
+    let ((key, gap, healed), served) = Steady::during(&mesh, &edges, || {
+        mesh.wan().isolate("us", true);
+        let (key, gap) = write_again(&mesh, "eu", &[1, 3], "while-cut");
+        until("the new key on this side", || mesh.ask("edge-eu-1", &key).status == 200);
+        // Its own control node is there, but has no quorum: word from it counts as old, and nobody is called unknown any more.
+        let undecided = until("the other side to know that it does not know", || {
+            let answer = mesh.ask("edge-us-1", &key);
+            assert!([401, 503].contains(&answer.status), "{answer:?}");
+            answer.status == 503
+        });
+        println!("region cut off: its edge answers a new key with 503 instead of 401 after {}", seconds(undecided));
+        assert_eq!(mesh.ask("edge-us-1", &key).status, 503);
+        let revision = mesh.status(1).unwrap()["node"]["revision"].as_f64().unwrap();
+        mesh.wan().isolate("us", false);
+        let healed = until("the revision on the other side", || {
+            mesh.metric("edge-us-1", "tidegate_state_revision", "keys").is_some_and(|known| known >= revision)
+        });
+        (key, gap, healed)
+    });
+    println!("region cut off: the other side wrote after {}, caught up {} after healing", seconds(gap), seconds(healed));
+    println!("region cut off: {served} requests on both sides meanwhile, none failed");
+    assert_eq!(mesh.ask("edge-us-1", &key).status, 200);
+    // Once more in both directions: a write through the node that was cut off.
+    let (_, gap) = write_again(&mesh, "us", &[2], "healed");
+    println!("region cut off: writes through its node {} later", seconds(gap));
+}
+
+#[test]
+fn without_a_control_plane_a_restarted_edge_serves_known_keys_and_judges_no_unknown_one() {
+    let edges = ["edge-eu-1", "edge-us-1"];
+    let Some(mesh) = mesh(&edges) else { return };
+    let kept = std::path::PathBuf::from(mesh.file("edge-eu-1"));
+    until("the last good state on disk", || std::fs::read_dir(&kept).is_ok_and(|files| files.count() > 0));
+    let unknown = "tg_live_0123456789_nobody";
+    let ((), served) = Steady::during(&mesh, &["edge-us-1"], || {
+        let gone = Instant::now();
+        for node in 1..=3 {
+            mesh.kill(&format!("control-{node}"));
+        }
+        let (code, took) = mesh.stop("edge-eu-1");
+        assert_eq!(code, Some(0), "the edge stops in order");
+        println!("no control plane: edge stopped in {}", seconds(took));
+        mesh.start("edge-eu-1");
+        let ready = until("the edge ready from what it kept", || mesh.operations("edge-eu-1", "/readyz").status == 200);
+        println!("no control plane: edge restarted and ready from its last good state after {}", seconds(ready));
+        for edge in edges {
+            assert_eq!(mesh.ask(edge, &mesh.key).status, 200, "{edge}: {}", mesh.said(edge));
+            until(format_args!("{edge} cannot decide"), || {
+                let answer = mesh.ask(edge, unknown);
+                assert!([401, 503].contains(&answer.status), "{answer:?}");
+                answer.status == 503
+            });
+            println!("no control plane: {edge} answers an unknown key with 503 from {} on", seconds(gone.elapsed()));
+            let answer = mesh.ask(edge, unknown);
+            assert!(answer.status == 503 && answer.text.to_ascii_lowercase().contains("\r\nretry-after: "), "{answer:?}");
+            assert_eq!(mesh.ask(edge, &mesh.key).status, 200, "{edge}: {}", mesh.said(edge));
+        }
+    });
+    println!("no control plane: {served} requests of known keys meanwhile, none failed");
+    for node in 1..=3 {
+        mesh.start(&format!("control-{node}"));
+    }
+    let (key, gap) = write_again(&mesh, "eu", &[1, 2, 3], "back");
+    let known = until("the new key at both edges", || edges.iter().all(|edge| mesh.ask(edge, &key).status == 200));
+    println!("no control plane: all nodes back, writes after {}, known at the edges {} later", seconds(gap), seconds(known));
+    assert_eq!(mesh.ask("edge-eu-1", unknown).status, 401, "decided again");
+}
