@@ -9,14 +9,24 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking; the measured times are what it is for")]
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
-use tidegate_testkit::processes::{MODEL, Processes, Raw, completion, listener, until};
+use serde_json::Value;
+use tidegate_provider_sim::{Fault, Script};
+use tidegate_testkit::processes::{MODEL, Processes, Raw, completion, listener, post, until};
 
 /// What the `continental` profile promises after a lost leader is about 4 s; the rest is for a busy machine.
 const WRITE_GAP: Duration = Duration::from_secs(15);
+/// After this long without word an edge cannot know that a key is unknown.
+const DECIDABLE: Duration = Duration::from_secs(15);
+/// Generous beside the target of 2 s, for a busy machine.
+const KNOWN: Duration = Duration::from_secs(15);
+/// Requests that show where an edge sends its traffic.
+const ASKED: usize = 40;
 /// A mesh is ten processes: one at a time.
 static ONE: Mutex<()> = Mutex::new(());
 
@@ -95,6 +105,32 @@ fn write_again(mesh: &Mesh, region: &str, nodes: &[usize], name: &str) -> (Strin
         create_key(mesh, region, *turn.next().unwrap(), name).map(|created| key = created).is_ok()
     });
     (key, gap)
+}
+
+/// Waits until edges have the keys of what a node has agreed on now. Asking them with a new key would have it taken for an attack.
+#[track_caller]
+fn caught_up(mesh: &Mesh, edges: &[&str], node: usize) -> Duration {
+    let mut revision = None;
+    until("a node's revision", || {
+        revision = mesh.status(node).and_then(|status| status["node"]["revision"].as_f64());
+        revision.is_some()
+    });
+    until(format_args!("revision {revision:?} at {edges:?}"), || {
+        edges.iter().all(|edge| mesh.metric(edge, "tidegate_state_revision", "keys") >= revision)
+    })
+}
+
+/// Waits until word from the control plane is so old that an edge can call no key unknown.
+#[track_caller]
+fn undecidable(mesh: &Mesh, edge: &str) -> Duration {
+    until(format_args!("old keys at {edge}"), || {
+        mesh.metric(edge, "tidegate_state_age_seconds", "keys").is_some_and(|age| age > DECIDABLE.as_secs_f64())
+    })
+}
+
+#[track_caller]
+fn assert_503(answer: &Raw) {
+    assert!(answer.status == 503 && answer.text.to_ascii_lowercase().contains("\r\nretry-after: "), "{answer:?}");
 }
 
 /// The node that leads, by a node that says so of itself.
@@ -181,8 +217,9 @@ fn a_killed_leader_costs_callers_nothing_and_writes_a_few_seconds() {
     let ((key, gap), served) = Steady::during(&mesh, &edges, || {
         mesh.kill(&format!("control-{killed}"));
         let again = write_again(&mesh, "eu", &others, "after");
+        caught_up(&mesh, &edges, others[0]);
         for edge in edges {
-            until(format_args!("the new key at {edge}"), || mesh.ask(edge, &again.0).status == 200);
+            assert_eq!(mesh.ask(edge, &again.0).status, 200, "the new key at {edge}");
         }
         again
     });
@@ -204,20 +241,14 @@ fn a_region_that_is_cut_off_serves_on_and_catches_up() {
     let ((key, gap, healed), served) = Steady::during(&mesh, &edges, || {
         mesh.wan().isolate("us", true);
         let (key, gap) = write_again(&mesh, "eu", &[1, 3], "while-cut");
-        until("the new key on this side", || mesh.ask("edge-eu-1", &key).status == 200);
+        caught_up(&mesh, &["edge-eu-1"], 1);
+        assert_eq!(mesh.ask("edge-eu-1", &key).status, 200, "the new key on this side");
         // Its own control node is there, but has no quorum: word from it counts as old, and nobody is called unknown any more.
-        let undecided = until("the other side to know that it does not know", || {
-            let answer = mesh.ask("edge-us-1", &key);
-            assert!([401, 503].contains(&answer.status), "{answer:?}");
-            answer.status == 503
-        });
-        println!("region cut off: its edge answers a new key with 503 instead of 401 after {}", seconds(undecided));
-        assert_eq!(mesh.ask("edge-us-1", &key).status, 503);
-        let revision = mesh.status(1).unwrap()["node"]["revision"].as_f64().unwrap();
+        let undecided = undecidable(&mesh, "edge-us-1");
+        println!("region cut off: its edge calls no key unknown any more after {}", seconds(undecided));
+        assert_503(&mesh.ask("edge-us-1", &key));
         mesh.wan().isolate("us", false);
-        let healed = until("the revision on the other side", || {
-            mesh.metric("edge-us-1", "tidegate_state_revision", "keys").is_some_and(|known| known >= revision)
-        });
+        let healed = caught_up(&mesh, &["edge-us-1"], 1);
         (key, gap, healed)
     });
     println!("region cut off: the other side wrote after {}, caught up {} after healing", seconds(gap), seconds(healed));
@@ -248,14 +279,9 @@ fn without_a_control_plane_a_restarted_edge_serves_known_keys_and_judges_no_unkn
         println!("no control plane: edge restarted and ready from its last good state after {}", seconds(ready));
         for edge in edges {
             assert_eq!(mesh.ask(edge, &mesh.key).status, 200, "{edge}: {}", mesh.said(edge));
-            until(format_args!("{edge} cannot decide"), || {
-                let answer = mesh.ask(edge, unknown);
-                assert!([401, 503].contains(&answer.status), "{answer:?}");
-                answer.status == 503
-            });
+            undecidable(&mesh, edge);
             println!("no control plane: {edge} answers an unknown key with 503 from {} on", seconds(gone.elapsed()));
-            let answer = mesh.ask(edge, unknown);
-            assert!(answer.status == 503 && answer.text.to_ascii_lowercase().contains("\r\nretry-after: "), "{answer:?}");
+            assert_503(&mesh.ask(edge, unknown));
             assert_eq!(mesh.ask(edge, &mesh.key).status, 200, "{edge}: {}", mesh.said(edge));
         }
     });
@@ -264,7 +290,139 @@ fn without_a_control_plane_a_restarted_edge_serves_known_keys_and_judges_no_unkn
         mesh.start(&format!("control-{node}"));
     }
     let (key, gap) = write_again(&mesh, "eu", &[1, 2, 3], "back");
-    let known = until("the new key at both edges", || edges.iter().all(|edge| mesh.ask(edge, &key).status == 200));
+    let known = caught_up(&mesh, &edges, 1);
+    for edge in edges {
+        assert_eq!(mesh.ask(edge, &key).status, 200, "the new key at {edge}");
+    }
     println!("no control plane: all nodes back, writes after {}, known at the edges {} later", seconds(gap), seconds(known));
     assert_eq!(mesh.ask("edge-eu-1", unknown).status, 401, "decided again");
+}
+
+#[test]
+fn a_rolling_restart_of_the_control_nodes_breaks_no_stream() {
+    let edges = ["edge-eu-1", "edge-us-1"];
+    let Some(mesh) = mesh(&edges) else { return };
+    let text = (0..4_000).map(|word| format!("w{word}")).collect::<Vec<_>>().join(" ");
+    let script = Script { text: Some(text), tokens_per_second: Some(40.0), ..Script::default() };
+    mesh.sim("eu", "near").push_script(script);
+    let done = AtomicBool::new(false);
+    let (words, longest, served) = std::thread::scope(|scope| {
+        let stream = scope.spawn(|| mesh.wan().inside("eu", || read_words(&mesh.key, &done)).unwrap());
+        let stop = StopOnDrop(&done);
+        until("the stream", || mesh.sim("eu", "near").stats().requests > 1);
+        let (longest, served) = Steady::during(&mesh, &edges[1..], || restart_each(&mesh));
+        drop(stop);
+        (stream.join().unwrap(), longest, served)
+    });
+    println!("rolling restart: writes paused {} at most; {served} requests and {words} words meanwhile, none lost", seconds(longest));
+    assert!(longest < WRITE_GAP, "{longest:?}");
+}
+
+/// Stops and starts each node once its predecessor is back; the longest time between two writes.
+fn restart_each(mesh: &Mesh) -> Duration {
+    let (done, longest) = (AtomicBool::new(false), Mutex::new(Duration::ZERO));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (mut last, mut node) = (Instant::now(), 1);
+            for number in 0.. {
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
+                match create_key(mesh, "eu", node, &format!("rolling-{number}")) {
+                    Ok(_) => {
+                        let mut longest = longest.lock();
+                        *longest = last.elapsed().max(*longest);
+                        last = Instant::now();
+                    }
+                    Err(_) => node = node % 3 + 1,
+                }
+            }
+        });
+        let stop = StopOnDrop(&done);
+        for node in 1..=3 {
+            let name = format!("control-{node}");
+            let before = mesh.status(node).unwrap_or_default();
+            let (code, took) = mesh.stop(&name);
+            assert_eq!(code, Some(0), "{name} stops in order");
+            mesh.start(&name);
+            let back = until(format_args!("{name} back"), || {
+                mesh.status(node).is_some_and(|now| now["node"]["applied"].as_u64() >= before["node"]["applied"].as_u64())
+            });
+            let role = before["node"]["role"].as_str().unwrap_or("-");
+            println!("rolling restart: {name} ({role}) stopped in {}, back after {}", seconds(took), seconds(back));
+        }
+        drop(stop);
+    });
+    longest.into_inner()
+}
+
+/// Reads a stream of numbered words through `edge-eu-1` until told that it is enough, and some more: how many there were.
+fn read_words(key: &str, done: &AtomicBool) -> usize {
+    let mut stream = TcpStream::connect(listener("edge-eu-1")).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream.write_all(post(key, true).as_bytes()).unwrap();
+    let (mut next, mut enough) = (0, usize::MAX);
+    for line in BufReader::new(stream).lines() {
+        let line = line.unwrap();
+        let words = line.split("\"content\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default();
+        for word in words.split_whitespace() {
+            assert_eq!(word, format!("w{next}"), "no word is missing: {line}");
+            next += 1;
+        }
+        if enough == usize::MAX && done.load(Ordering::Relaxed) {
+            enough = next + 40;
+        }
+        if next >= enough {
+            return next;
+        }
+    }
+    panic!("the stream ended after {next} words");
+}
+
+#[test]
+fn a_fault_in_one_region_is_known_to_its_idle_edge_and_to_the_other_region() {
+    let (busy, idle) = (["edge-eu-1", "edge-eu-2", "edge-eu-3"], "edge-eu-4");
+    let Some(mesh) = mesh(&["edge-eu-1", "edge-eu-2", "edge-eu-3", "edge-eu-4", "edge-us-1"]) else { return };
+    let up = |edge: &str| mesh.metric(edge, "tidegate_provider_up", "provider=\"near\"");
+    let elsewhere = || {
+        let page = mesh.get("edge-us-1", &format!("/v1/models/{MODEL}/endpoints"), &mesh.key).text;
+        let (from, until) = (page.find('{').unwrap_or(0), page.rfind('}').map_or(0, |last| last + 1));
+        let page: Value = serde_json::from_str(&page[from..until]).unwrap_or_default();
+        let endpoints = page["data"]["endpoints"].as_array().cloned().unwrap_or_default();
+        let near = endpoints.into_iter().find(|endpoint| endpoint["provider_name"] == "near");
+        let seen = near.and_then(|near| near["seen_from"].as_array().cloned()).unwrap_or_default();
+        seen.into_iter().find(|seen| seen["region"] == "eu").and_then(|seen| seen["verdict"].as_str().map(str::to_owned))
+    };
+    let ((), served) = Steady::during(&mesh, &busy, || {
+        until("a verdict of the region", || up(idle) == Some(1.0) && mesh.sim("eu", "near").stats().requests > 200);
+        let before = share_of_spare(&mesh, "edge-us-1");
+        mesh.sim("eu", "near").set_fault(Some(Fault::Status { status: 503, retry_after: None }));
+        let failed = Instant::now();
+        let (mut own, mut region, mut other) = (None, None, None);
+        until("the fault to be known everywhere", || {
+            let breaker = mesh.metric(busy[0], "tidegate_edge_breaker_state", "provider=\"near\"");
+            own = own.or_else(|| breaker.is_some_and(|state| state > 0.0).then(|| failed.elapsed()));
+            region = region.or_else(|| up(idle).is_some_and(|up| up < 1.0).then(|| (failed.elapsed(), up(idle))));
+            other = other.take().or_else(|| elsewhere().filter(|verdict| verdict != "healthy").map(|verdict| (failed.elapsed(), verdict)));
+            own.is_some() && region.is_some() && other.is_some()
+        });
+        let (own, (region, value), (other, verdict)) = (own.unwrap(), region.unwrap(), other.unwrap());
+        println!("provider fault in eu: own breaker of an edge with traffic open after {}", seconds(own));
+        println!("provider fault in eu: idle edge of the region after {} (tidegate_provider_up {value:?})", seconds(region));
+        println!("provider fault in eu: edge in us after {} ({verdict}), 80 ms away", seconds(other));
+        assert!(region < KNOWN && other < KNOWN, "{region:?} {other:?}");
+        let after = share_of_spare(&mesh, "edge-us-1");
+        println!("provider fault in eu: of {ASKED} requests in us, where it works, the spare got {before} before and {after} after");
+        assert_eq!(share_of_spare(&mesh, idle), ASKED, "the idle edge sends nothing there");
+
+        mesh.sim("eu", "near").set_fault(None);
+        let healed = until("the endpoint taken back", || up(idle) == Some(1.0));
+        println!("provider fault in eu: taken back {} after the fault ended", seconds(healed));
+    });
+    println!("provider fault in eu: {served} requests meanwhile, none failed");
+}
+
+/// How many of [`ASKED`] requests at an edge the dearer provider serves.
+fn share_of_spare(mesh: &Mesh, edge: &str) -> usize {
+    (0..ASKED).filter(|_| mesh.ask(edge, &mesh.key).text.contains("\"provider\":\"spare\"")).count()
 }
