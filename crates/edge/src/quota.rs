@@ -9,6 +9,7 @@ mod held;
 mod metrics;
 mod outputs;
 mod provider;
+mod restored;
 mod start;
 
 use std::sync::Arc;
@@ -30,7 +31,8 @@ pub(crate) use held::Held;
 pub(crate) use metrics::QuotaMetrics;
 use outputs::Outputs;
 pub(crate) use provider::ByProvider;
-pub(crate) use start::{open, restore};
+pub(crate) use restored::keep_restored;
+pub(crate) use start::{Spent, open, restore};
 
 /// What all requests of an edge share of quotas.
 pub(crate) struct Quotas {
