@@ -20,9 +20,10 @@ use tidegate_wire::{
 use tokio::time::Instant;
 
 use crate::deadline::before;
-use crate::error::FailedAttempts;
+use crate::error::{EdgeError, FailedAttempts};
 use crate::generation::{AttemptDetails, Generation};
 use crate::hedge;
+use crate::quota::Refused;
 use crate::shared::Shared;
 use crate::state::Target;
 use crate::upstream::{Outgoing, Pool, ResponseBody, SegmentBody, SendError};
@@ -69,6 +70,8 @@ pub(crate) struct AttemptFailure {
     pub(crate) failure: Failure,
     /// The field to blame, when the request cannot be put into this provider's dialect.
     pub(crate) param: Option<String>,
+    /// The caller's limit for this provider that refused.
+    pub(crate) refused: Option<Box<Refused>>,
 }
 
 /// A try that is ready to be sent. It borrows nothing of the generation, so that two can be under way at once.
@@ -90,6 +93,10 @@ pub(crate) async fn run(
     attempt: AttemptPlan,
     failures: &mut FailedAttempts,
 ) -> Result<Answer, Failed> {
+    if generation.has_provider_limits() {
+        // Boxed: few callers have such limits, and every request's future would carry its state.
+        Box::pin(hold(generation)).await.map_err(|failed| (attempt, failed))?;
+    }
     let prepared = prepare(generation, ask, attempt).map_err(|failed| (attempt, failed))?;
     let shared = Arc::clone(&generation.shared);
     let exchange = pin!(exchange(&shared, pool, ask, &prepared));
@@ -100,6 +107,17 @@ pub(crate) async fn run(
         Some(after) => return Box::pin(hedge::race(generation, pool, ask, attempt, waiting, after, failures)).await,
     };
     settle(generation, attempt, outcome)
+}
+
+/// Asks the caller's limits for the provider of the try that `generation` has just taken up.
+pub(crate) async fn hold(generation: &mut Generation) -> Result<(), Box<AttemptFailure>> {
+    let Err(error) = generation.hold_attempt().await else { return Ok(()) };
+    let failure = seen(FailureKind::RateLimited, "the caller's limit for this provider has no room");
+    let refused = match error {
+        EdgeError::Quota(refused) => Some(refused),
+        _ => None,
+    };
+    Err(Box::new(AttemptFailure { refused, ..*failed(AttemptEnd::OverLimit, failure) }))
 }
 
 /// What a finished exchange means for the generation.
@@ -315,7 +333,7 @@ fn failed(end: AttemptEnd, failure: Failure) -> Box<AttemptFailure> {
 
 fn with_details(failure: Failure, end: AttemptEnd, rate: Option<RateHint>) -> Box<AttemptFailure> {
     let details = AttemptDetails { status: failure.status, retry_after: failure.retry_after, rate, ..AttemptDetails::default() };
-    Box::new(AttemptFailure { end, details, failure, param: None })
+    Box::new(AttemptFailure { end, details, failure, param: None, refused: None })
 }
 
 /// The request has no form in this dialect: the caller's fault, and no reason to blame the endpoint.

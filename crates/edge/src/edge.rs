@@ -28,7 +28,7 @@ use crate::ledger::{Ledger, LedgerMetrics, Unfinished};
 use crate::listener::{Connections, Listener};
 use crate::memory::MemoryWatch;
 use crate::metrics::Metrics;
-use crate::quota::{self, QuotaMetrics, Quotas};
+use crate::quota::{self, QuotaMetrics, Quotas, Spent};
 use crate::region::RegionHealth;
 use crate::shared::Shared;
 use crate::state::{RoutingState, StateProblem};
@@ -166,14 +166,13 @@ impl Edge {
         };
         let ledger = Arc::new(ledger);
         let keys = Keys::of_config(&state.config.keys, state.config.keys_pepper.as_ref(), &state.config.defaults);
-        quota::restore(gate.store().as_ref(), &keys, &state.owners, &ledger.rollups_shared(), clock.unix_micros()).await;
         let (settling, passing_on) = (Tasks::new(), Tasks::new());
         // Ends with the edge, after it has told the store what is queued.
         let stopped = settling.shutdown().clone();
         settling.spawn("quota", async move { gate_worker.run(stopped.requested()).await });
         if remote {
             // The counters of a store in this process are new; what an earlier process left is in the sums from which they were restored.
-            settling.spawn("settle-unfinished", settle_unfinished(gate, unfinished));
+            settling.spawn("settle-unfinished", settle_unfinished(Arc::clone(&gate), unfinished));
         }
         let sums = match &config.quota.store {
             StoreConfig::Redis(options) => {
@@ -192,6 +191,13 @@ impl Edge {
             }
             StoreConfig::Memory => SumsView::Local(Arc::clone(&ledger)),
         };
+        let spent = Spent {
+            own: &ledger.rollups_shared(),
+            region: sums.region(),
+            retention: config.ledger.retention,
+            providers: &state.config.providers,
+        };
+        quota::restore(gate.store().as_ref(), &keys, &state.owners, &spent, clock.unix_micros()).await;
         let shared = Arc::new(Shared {
             sums,
             ledger,
@@ -238,7 +244,7 @@ impl Edge {
             let link = Link::start(place, link, services);
             background.spawn("control-link", link.run(background.shutdown().clone()));
         }
-        background.spawn("spent", tell_spent(Arc::clone(&shared), background.shutdown().clone()));
+        background.spawn("spent", quota::keep_restored(Arc::clone(&shared), background.shutdown().clone()));
         let accepting = Tasks::new();
         for listener in listeners {
             let serving = listener.run(Arc::clone(&shared), Arc::clone(&workers), accepting.shutdown().clone());
@@ -358,21 +364,6 @@ impl Edge {
             tracing::debug!(%unfinished, "operations connections were cut off");
         }
         cut
-    }
-}
-
-/// New limits begin with what their keys have spent already. Ends with the edge.
-async fn tell_spent(shared: Arc<Shared>, stopped: Shutdown) {
-    loop {
-        // Both only wait.
-        tokio::select! {
-            biased;
-            () = stopped.requested() => return,
-            () = shared.limits_changed.notified() => {}
-        }
-        let (keys, state) = (shared.keys.load_full(), shared.state.load_full());
-        let now = shared.clock.unix_micros();
-        quota::restore(shared.quotas.gate().store().as_ref(), &keys, &state.owners, &shared.ledger.rollups_shared(), now).await;
     }
 }
 

@@ -107,6 +107,8 @@ pub(crate) struct FailedAttempts {
     models: Vec<String>,
     /// The stream had begun.
     midstream: bool,
+    /// The caller's limit for a provider that refused, and has room again first.
+    refused: Option<Box<Refused>>,
 }
 
 #[derive(Debug)]
@@ -119,10 +121,17 @@ struct Tried {
 
 impl FailedAttempts {
     pub(crate) fn new() -> Self {
-        Self { tried: Vec::new(), why: None, blocked_by: None, unblocked_in: None, models: Vec::new(), midstream: false }
+        Self { tried: Vec::new(), why: None, blocked_by: None, unblocked_in: None, models: Vec::new(), midstream: false, refused: None }
     }
 
     pub(crate) fn push(&mut self, provider: &str, failed: AttemptFailure) {
+        if let Some(refused) = failed.refused {
+            let wait = |refused: &Refused| refused.refusal.retry_after.unwrap_or(Duration::MAX);
+            if self.refused.as_ref().is_none_or(|first| wait(&refused) < wait(first)) {
+                self.refused = Some(refused);
+            }
+            return;
+        }
         self.tried.push(Tried { end: failed.end, provider: provider.to_owned(), failure: failed.failure, param: failed.param });
     }
 
@@ -135,6 +144,12 @@ impl FailedAttempts {
                 Reason::Blocked { until } => Some(until - now),
                 _ => None,
             };
+        }
+        // Who was asked and failed says more than who could not be asked.
+        if self.tried.is_empty()
+            && let Some(refused) = self.refused
+        {
+            return EdgeError::Quota(refused);
         }
         self.models = models;
         EdgeError::Attempts(Box::new(self))
@@ -279,6 +294,7 @@ impl EdgeError {
             unblocked_in: None,
             models: Vec::new(),
             midstream: true,
+            refused: None,
         }))
     }
 

@@ -19,6 +19,7 @@ use crate::auth::Caller;
 use crate::bill::{Bill, Delivered};
 use crate::content::Captured;
 use crate::context::RequestContext;
+use crate::error::EdgeError;
 use crate::generations::past::Past;
 use crate::ledger::{Closing, Ledger, Live, Note, Opening};
 use crate::quota::Held;
@@ -48,6 +49,8 @@ pub(crate) struct Generation {
     settled: bool,
     /// What the caller's limits hold for it.
     held: Held,
+    /// What the attempt that ended last holds of limits for its provider: it is the one that served, or that is answered for.
+    held_by_last: Option<Box<Held>>,
     /// How far the answer has come, for the journal.
     live: Arc<Live>,
     /// The request and its answer, where the key opted in to have them stored.
@@ -64,6 +67,8 @@ struct Current {
     sent: Timestamp,
     first_token: Option<Timestamp>,
     trace: TraceContext,
+    /// What the caller's limits for its provider hold for it.
+    held: Option<Box<Held>>,
 }
 
 /// A finished attempt.
@@ -193,6 +198,7 @@ impl Generation {
             echoes: Vec::new(),
             settled: false,
             held,
+            held_by_last: None,
             live,
             captured,
             deadline,
@@ -214,7 +220,7 @@ impl Generation {
                 self.shared.metrics.retry(last.end.label());
             }
             self.live.serving(plan.endpoint, plan.credential);
-            self.current = Some(Current { plan: *plan, sent: now, first_token: None, trace: self.trace.attempt() });
+            self.current = Some(Current { plan: *plan, sent: now, first_token: None, trace: self.trace.attempt(), held: None });
         }
         Some(next)
     }
@@ -232,9 +238,26 @@ impl Generation {
         let now = self.now();
         let plan = self.plan.as_mut()?.hedge(&self.state.snapshot, &self.state.health, now)?;
         self.shared.metrics.hedges.inc();
-        let hedge = Current { plan, sent: now, first_token: None, trace: self.trace.attempt() };
+        let hedge = Current { plan, sent: now, first_token: None, trace: self.trace.attempt(), held: None };
         self.other = self.current.replace(hedge).map(Box::new);
         Some(plan)
+    }
+
+    /// A limit of the caller names a provider: see [`Generation::hold_attempt`].
+    pub(crate) fn has_provider_limits(&self) -> bool {
+        self.held.by_provider().is_some()
+    }
+
+    /// Asks the caller's limits for the provider of the attempt that was just taken up.
+    ///
+    /// # Errors
+    /// The refusal; nothing may be sent then.
+    pub(crate) async fn hold_attempt(&mut self) -> Result<(), EdgeError> {
+        let (Some(current), Some(limits)) = (&mut self.current, self.held.by_provider()) else { return Ok(()) };
+        let target = self.state.target(current.plan.endpoint);
+        let place = (&*target.model, target.provider.info.slug.as_str());
+        current.held = self.shared.quotas.reserve_attempt(limits, &self.caller, place, current.plan.number).await?;
+        Ok(())
     }
 
     /// Makes the attempt of this number the one in progress; the other one waits.
@@ -341,6 +364,8 @@ impl Generation {
             plan.ended(&self.state.snapshot, &self.state.health, &current.plan, &outcome, now);
         }
         self.state.target(current.plan.endpoint).metrics.attempt(end);
+        // What the attempt before held is given back: it did not serve.
+        self.held_by_last = current.held;
         self.attempts.push(AttemptNote {
             end,
             status: details.status,
@@ -409,7 +434,8 @@ impl Generation {
             free: self.held.reservation().is_some_and(crate::quota::was_free),
         };
         let owed = self.held.settle(used);
-        if owed.is_some() {
+        let settled_later = owed.is_some() | self.close_attempt(used);
+        if settled_later {
             self.caller.ended_at.store(self.shared.clock.unix_micros(), Ordering::Relaxed);
         }
         let ledger: &Ledger = &self.shared.ledger;
@@ -418,6 +444,17 @@ impl Generation {
         {
             self.held.settle_anyway(owed);
         }
+    }
+
+    /// Settles what the serving attempt holds of limits for its provider; true when a remote store hears of it later. The journal knows
+    /// nothing of these: after the sudden end of this process they expire as consumed.
+    fn close_attempt(&mut self, used: tidegate_quota::Usage) -> bool {
+        let held = self.current.as_mut().and_then(|current| current.held.take()).or_else(|| self.held_by_last.take());
+        let Some(mut held) = held else { return false };
+        let free = held.reservation().is_some_and(crate::quota::was_free);
+        let Some(owed) = held.settle(tidegate_quota::Usage { free, ..used }) else { return false };
+        held.settle_anyway(owed);
+        true
     }
 
     pub(crate) fn times(&self) -> &Times {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tidegate_routing::{AttemptEnd, AttemptPlan};
 use tokio::time::Instant;
 
-use crate::attempt::{Answer, Ask, AttemptFailure, Failed, Found, exchange, note, prepare, settle, timed_out};
+use crate::attempt::{Answer, Ask, AttemptFailure, Failed, Found, exchange, hold, note, prepare, settle, timed_out};
 use crate::deadline::{Before, before};
 use crate::error::FailedAttempts;
 use crate::generation::{AttemptDetails, Generation};
@@ -36,7 +36,11 @@ where
         let outcome = waiting.await.unwrap_or_else(|| Err(timed_out(&first)));
         return settle(generation, first, outcome);
     };
-    let prepared = match prepare(generation, ask, second) {
+    let held = match generation.has_provider_limits() {
+        true => hold(generation).await,
+        false => Ok(()),
+    };
+    let prepared = match held.and_then(|()| prepare(generation, ask, second)) {
         Ok(prepared) => prepared,
         Err(failed) => {
             note(generation, failures, (second, failed));

@@ -8,6 +8,8 @@ mod estimate;
 mod held;
 mod metrics;
 mod outputs;
+mod provider;
+mod restored;
 mod start;
 
 use std::sync::Arc;
@@ -28,7 +30,9 @@ pub(crate) use estimate::{Ceiling, micro_dollars};
 pub(crate) use held::Held;
 pub(crate) use metrics::QuotaMetrics;
 use outputs::Outputs;
-pub(crate) use start::{open, restore};
+pub(crate) use provider::ByProvider;
+pub(crate) use restored::keep_restored;
+pub(crate) use start::{Spent, open, restore};
 
 /// What all requests of an edge share of quotas.
 pub(crate) struct Quotas {
@@ -93,11 +97,16 @@ impl Quotas {
         let Some(limits) = demand.account.limits.as_ref() else { return Ok(Held::nothing(self)) };
         let model = demand.state.model(demand.models[0]);
         let selection = limits.select(&model.slug, None);
-        if selection.is_empty() {
+        let names_providers = limits.names_providers();
+        if selection.is_empty() && !names_providers {
             return Ok(Held::nothing(self));
         }
         let expected = self.outputs.expected(demand.caller.salt, demand.models[0]);
         let estimate = Estimate::of(demand, expected);
+        let by_provider = names_providers.then(|| ByProvider::boxed(limits, estimate, demand));
+        if selection.is_empty() {
+            return Ok(Held::nothing(self).with(by_provider));
+        }
         let near_end = demand.caller.near_end.load(Ordering::Relaxed);
         let answer = if near_end { Answer::Longest } else { Answer::Usual };
         let id = request_id(demand.id);
@@ -116,7 +125,7 @@ impl Quotas {
         } else if near_end && !held.runs_low() {
             demand.caller.near_end.store(false, Ordering::Relaxed);
         }
-        Ok(held)
+        Ok(held.with(by_provider))
     }
 
     async fn decide(self: &Arc<Self>, request: &ReserveRequest<'_>, caller: &Caller) -> Result<Held, EdgeError> {

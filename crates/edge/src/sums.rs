@@ -19,6 +19,14 @@ pub(crate) enum SumsView {
 }
 
 impl SumsView {
+    /// The region's ledger, where there is one.
+    pub(crate) fn region(&self) -> Option<&RegionLedger> {
+        match self {
+            Self::Local(_) => None,
+            Self::Region(region) => Some(region),
+        }
+    }
+
     /// Daily sums of a caller.
     pub(crate) async fn days(&self, caller: &Caller, filter: &Filter) -> Result<Vec<Row>, EdgeError> {
         match self {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use prometheus::Registry;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use self::leases::Leases;
@@ -46,6 +46,8 @@ pub struct Gate {
     down: AtomicBool,
     /// The store is being looked after.
     tending: AtomicBool,
+    /// The store may not know what was spent.
+    doubt: Notify,
 }
 
 /// How a gate is set up.
@@ -99,8 +101,15 @@ impl Gate {
             work,
             down: AtomicBool::new(false),
             tending: AtomicBool::new(false),
+            doubt: Notify::new(),
         });
         Ok((gate.clone(), GateWorker::new(gate, queue)))
+    }
+
+    /// Waits until the store may not know what was spent: it said so, it answers again after it was away, or another server answers. Then
+    /// its spend counters are to be restored from the ledger. For one waiter; doubts while nobody waits are kept as one.
+    pub async fn spend_in_doubt(&self) {
+        self.doubt.notified().await;
     }
 
     /// How many edges share the store, this one included. From the last view of the control plane; counts for local mode and for the size
@@ -321,11 +330,13 @@ impl Gate {
             Ok(_) => {
                 if self.down.swap(false, Ordering::Relaxed) {
                     self.metrics.up.set(1);
+                    self.doubt.notify_one();
                     tracing::info!("the quota store answers again");
                 }
             }
             // It answered; only this organisation's spend is unknown.
             Err(StoreError::SpendUnknown { organisation }) => {
+                self.doubt.notify_one();
                 tracing::debug!(%organisation, "credits stay shut until the spend is restored from the ledger");
             }
             Err(error) => {

@@ -148,13 +148,13 @@ impl QuotaStore for MemoryStore {
     }
 
     /// Saves to the file every few seconds.
-    fn tend(&self) -> Pending<'_, ()> {
+    fn tend(&self) -> Pending<'_, bool> {
         let now = self.clock.now();
         if self.path.is_none() || now < self.saved_at.load(Ordering::Relaxed).saturating_add(SAVE_EVERY) {
-            return ready(());
+            return ready(false);
         }
         self.saved_at.store(now, Ordering::Relaxed);
-        Box::pin(self.save_aside())
+        Box::pin(async move { self.save_aside().await.map(|()| false) })
     }
 
     fn close(&self) -> Pending<'_, ()> {

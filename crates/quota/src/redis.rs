@@ -210,7 +210,7 @@ impl QuotaStore for RedisStore {
         })
     }
 
-    fn tend(&self) -> Pending<'_, ()> {
+    fn tend(&self) -> Pending<'_, bool> {
         Box::pin(async move {
             self.recent.lock().forget_old(self.ticks());
             let changed =
@@ -218,7 +218,7 @@ impl QuotaStore for RedisStore {
             if changed {
                 self.replay().await?;
             }
-            Ok(())
+            Ok(changed)
         })
     }
 

@@ -161,6 +161,11 @@ impl LimitSet {
         })
     }
 
+    /// Whether a limit names a provider: then attempts are to be reserved one by one.
+    pub fn names_providers(&self) -> bool {
+        self.buckets.iter().any(|bucket| bucket.limit.provider.is_some())
+    }
+
     /// Every limit, for showing them.
     pub fn select_all(&self) -> Selection {
         self.selection(|_| true)

@@ -47,9 +47,10 @@ pub trait QuotaStore: Send + Sync + 'static {
     /// What is used and left of the selected limits.
     fn snapshot<'a>(&'a self, limits: &'a LimitSet, selection: Selection) -> Pending<'a, Snapshot>;
 
-    /// Looks after the store's connections; called twice a second by the gate's worker. Nothing to do for a store in this process.
-    fn tend(&self) -> Pending<'_, ()> {
-        Box::pin(std::future::ready(Ok(())))
+    /// Looks after the store's connections; called twice a second by the gate's worker. Nothing to do for a store in this process. True
+    /// when another server than before answers, which may have lost something: told once.
+    fn tend(&self) -> Pending<'_, bool> {
+        Box::pin(std::future::ready(Ok(false)))
     }
 
     /// The process ends: the last call.

@@ -74,6 +74,8 @@ pub enum AttemptEnd {
     ModelNotFound,
     /// The caller's fault, with this status.
     Rejected(u16),
+    /// The caller's own limit for this provider has no room: nothing was sent.
+    OverLimit,
     /// The answer broke off after it had been relayed in part.
     Cut,
     /// Silence in the middle of an answer.
@@ -101,6 +103,7 @@ impl AttemptEnd {
             AttemptEnd::Forbidden => "forbidden",
             AttemptEnd::ModelNotFound => "model_not_found",
             AttemptEnd::Rejected(_) => "rejected",
+            AttemptEnd::OverLimit => "over_limit",
             AttemptEnd::Cut => "cut",
             AttemptEnd::IdleTimeout => "idle_timeout",
             AttemptEnd::Malformed => "malformed",
@@ -111,7 +114,7 @@ impl AttemptEnd {
 
     /// Whether another endpoint of the same model might do better. Only meaningful before the first relayed byte.
     pub const fn retry_elsewhere(self) -> bool {
-        matches!(self.next_step(), NextStep::Elsewhere | NextStep::OtherCredential)
+        matches!(self.next_step(), NextStep::Elsewhere | NextStep::OtherCredential | NextStep::OtherProvider)
     }
 
     /// What the plan does next.
@@ -127,6 +130,7 @@ impl AttemptEnd {
             | AttemptEnd::Empty => NextStep::Elsewhere,
             AttemptEnd::RateLimited | AttemptEnd::CreditExhausted | AttemptEnd::Unauthorized => NextStep::OtherCredential,
             AttemptEnd::Rejected(_) => NextStep::OtherModel,
+            AttemptEnd::OverLimit => NextStep::OtherProvider,
             AttemptEnd::Success | AttemptEnd::Cut | AttemptEnd::IdleTimeout | AttemptEnd::Cancelled => NextStep::Stop,
         }
     }
@@ -145,6 +149,7 @@ impl AttemptEnd {
             | AttemptEnd::Unauthorized
             | AttemptEnd::Forbidden
             | AttemptEnd::Rejected(_)
+            | AttemptEnd::OverLimit
             | AttemptEnd::Cancelled => Verdict::Neutral,
         }
     }
@@ -164,6 +169,8 @@ pub(crate) enum NextStep {
     Elsewhere,
     /// Another credential of the same endpoint, else another endpoint.
     OtherCredential,
+    /// An endpoint of another provider. Nothing was asked of this one, so that neither the attempts nor the retry budget pay for it.
+    OtherProvider,
     /// No endpoint of this model can help; the next model may.
     OtherModel,
 }

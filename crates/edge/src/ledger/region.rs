@@ -16,6 +16,7 @@ use redis::{Value, cmd};
 use tidegate_ledger::{Filter, Generation, Period, Row, Sums};
 use tidegate_proto::v1::GenerationRecord;
 use tidegate_quota::{RedisLink, RedisOptions, StoreError};
+use tokio::sync::Notify;
 
 pub(crate) use export::Export;
 
@@ -24,12 +25,14 @@ pub(crate) struct RegionLedger {
     link: RedisLink,
     /// Start of every key, slot tag included.
     prefix: String,
+    /// It was found to be empty where it should not be.
+    lost: Notify,
 }
 
 impl RegionLedger {
     pub(crate) fn new(options: &RedisOptions, region: &str) -> Result<Self, StoreError> {
         let link = RedisLink::new(options.clone(), CALL_TIMEOUT)?;
-        Ok(Self { link, prefix: format!("tidegate:{{ledger:{}}}", escaped(region)) })
+        Ok(Self { link, prefix: format!("tidegate:{{ledger:{}}}", escaped(region)), lost: Notify::new() })
     }
 
     /// A generation that an edge of this region served.
@@ -45,6 +48,25 @@ impl RegionLedger {
         let until = if filter.until == 0 { filter.from.saturating_add(MOST_DAYS) } else { filter.until };
         let days: Vec<Period> = (filter.from..until.min(filter.from.saturating_add(MOST_DAYS))).map(Period::Day).collect();
         Ok(self.rows(owner, &days).await?.into_iter().filter(|row| filter.wants(row)).collect())
+    }
+
+    /// Sums of an owner of every hour or every day from the first to the last, both included; or those since the beginning.
+    pub(crate) async fn between(&self, owner: &str, first: Period, last: Period) -> Result<Vec<Row>, StoreError> {
+        let periods: Vec<Period> = match (first, last) {
+            (Period::Day(first), Period::Day(last)) => (first..=last).map(Period::Day).collect(),
+            (Period::Hour(first), Period::Hour(last)) => (first..=last).map(Period::Hour).collect(),
+            _ => vec![Period::Total],
+        };
+        let mut rows = Vec::new();
+        for some in periods.chunks(AT_ONCE) {
+            rows.extend(self.rows(owner, some).await?);
+        }
+        Ok(rows)
+    }
+
+    /// Waits until it was found to have lost what was passed on to it: what is kept beside it may be lost as well.
+    pub(crate) async fn lost(&self) {
+        self.lost.notified().await;
     }
 
     /// Sums of an owner since the beginning.
@@ -112,5 +134,7 @@ fn escaped(name: &str) -> String {
 const READ: &str = "local all = {} for index, key in ipairs(KEYS) do all[index] = redis.call('HGETALL', key) end return all";
 /// Nobody waits for these calls with a request in hand, except who asks about use.
 const CALL_TIMEOUT: Duration = Duration::from_millis(500);
+/// Hashes of one call.
+const AT_ONCE: usize = 100;
 /// Days of one question.
 const MOST_DAYS: u32 = 62;

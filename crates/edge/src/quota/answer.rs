@@ -38,6 +38,10 @@ pub(crate) fn told(refusal: &Refusal) -> Told {
         Scope::Organisation => "The organisation of this API key",
     };
     let (amount, what) = named(limit);
+    let what = match &limit.provider {
+        Some(provider) => format!("{what} at provider `{provider}`"),
+        None => what.to_owned(),
+    };
     match refusal.kind {
         RefusalKind::Funds if refusal.too_big => Told {
             message: format!("{whose} has {what} of {amount}, and this request alone may cost more than that."),

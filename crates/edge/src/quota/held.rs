@@ -4,22 +4,34 @@ use std::sync::Arc;
 
 use tidegate_quota::{Reservation, Usage};
 
-use super::{Owed, Quotas};
+use super::{ByProvider, Owed, Quotas};
 
 /// The guard. Dropping it gives everything back, the request itself included: nothing was sent.
 pub(crate) struct Held {
     quotas: Arc<Quotas>,
     reservation: Option<Reservation>,
+    /// What its attempts are still to be asked about.
+    by_provider: Option<Box<ByProvider>>,
 }
 
 impl Held {
     /// Of a caller without limits.
     pub(super) fn nothing(quotas: &Arc<Quotas>) -> Self {
-        Self { quotas: Arc::clone(quotas), reservation: None }
+        Self { quotas: Arc::clone(quotas), reservation: None, by_provider: None }
     }
 
     pub(super) fn of(quotas: &Arc<Quotas>, reservation: Reservation) -> Self {
-        Self { quotas: Arc::clone(quotas), reservation: Some(reservation) }
+        Self { quotas: Arc::clone(quotas), reservation: Some(reservation), by_provider: None }
+    }
+
+    pub(super) fn with(mut self, by_provider: Option<Box<ByProvider>>) -> Self {
+        self.by_provider = by_provider;
+        self
+    }
+
+    /// The limits that each attempt has to be asked about; `None` when no limit names a provider.
+    pub(crate) fn by_provider(&self) -> Option<&ByProvider> {
+        self.by_provider.as_deref()
     }
 
     /// What is held.

@@ -149,8 +149,10 @@ impl Gate {
                 }
             }
             Work::Tend => {
-                if let Err(error) = self.timed("tend", self.store.tend()).await {
-                    tracing::debug!(%error, "the quota store is away");
+                match self.timed("tend", self.store.tend()).await {
+                    Ok(false) => {}
+                    Ok(true) => self.doubt.notify_one(),
+                    Err(error) => tracing::debug!(%error, "the quota store is away"),
                 }
                 self.tending.store(false, Ordering::Relaxed);
             }

@@ -244,7 +244,7 @@ impl State {
     /// Learns from a finished attempt.
     pub(crate) fn learn(&mut self, outcome: &Outcome, context: &Context, settings: &Settings, now: Timestamp) {
         let by_token = context.probe && std::mem::take(&mut self.token.probing);
-        if !matches!(outcome.end, AttemptEnd::Cancelled | AttemptEnd::Rejected(_)) {
+        if !matches!(outcome.end, AttemptEnd::Cancelled | AttemptEnd::Rejected(_) | AttemptEnd::OverLimit) {
             self.measured.get_or_insert_default().pending.count(outcome, context, by_token);
         }
         if by_token && matches!(outcome.end.verdict(), Verdict::Hard | Verdict::Soft) {

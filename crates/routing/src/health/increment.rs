@@ -65,6 +65,7 @@ impl FailureClass {
             | AttemptEnd::Forbidden
             | AttemptEnd::ModelNotFound
             | AttemptEnd::Rejected(_)
+            | AttemptEnd::OverLimit
             | AttemptEnd::Cancelled => None,
         }
     }

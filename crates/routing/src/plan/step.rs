@@ -12,6 +12,7 @@ impl Plan {
             return;
         };
         let model = self.candidates[at].model;
+        self.free = end == AttemptEnd::OverLimit;
         match end.next_step() {
             NextStep::Stop => self.over = true,
             NextStep::Elsewhere => {
@@ -25,6 +26,14 @@ impl Plan {
                 if self.attempts + 1 < self.max_attempts || self.candidates.len() == 1 {
                     self.same_endpoint = Some(attempt.endpoint);
                 }
+            }
+            NextStep::OtherProvider => {
+                let provider = snapshot.endpoint(attempt.endpoint).provider();
+                let theirs = |one: EndpointIndex| snapshot.endpoint(one).provider() == provider;
+                for candidate in self.candidates.iter_mut().filter(|one| one.model == model && theirs(one.endpoint)) {
+                    candidate.state = CandidateState::Tried;
+                }
+                self.max_attempts = self.max_attempts.saturating_add(1);
             }
             NextStep::OtherModel => {
                 self.close_model(model);

@@ -7,11 +7,7 @@ use super::*;
 use crate::auth::{Policies, digest};
 
 fn key(secret: &str) -> KeyConfig {
-    KeyConfig {
-        expires_at: Some(1_000),
-        allowed_models: vec!["a/b".to_owned()],
-        ..KeyConfig::new("team", digest(secret, None))
-    }
+    KeyConfig { expires_at: Some(1_000), allowed_models: vec!["a/b".to_owned()], ..KeyConfig::new("team", digest(secret, None)) }
 }
 
 fn headers(name: &'static str, value: &str) -> HeaderMap {

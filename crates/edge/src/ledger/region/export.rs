@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prost::Message;
 use redis::cmd;
@@ -44,12 +44,22 @@ impl Export {
     /// Until a stop is asked for and everything that is written was passed on, or the store is away.
     pub(crate) async fn run(self, stop: Shutdown) {
         let mut failing = false;
-        let mut place = None;
+        let mut place: Option<(Tail, String)> = None;
+        let mut looked = Instant::now();
         loop {
             let stopping = stop.is_requested();
             let step = match place.take() {
+                // Also when there is nothing to pass on: others wait for what this journal holds of a ledger that was wiped.
+                Some((tail, before)) if looked.elapsed() >= LOOK_AGAIN => {
+                    looked = Instant::now();
+                    match self.place().await {
+                        Ok(now) if now == before => Ok((tail, before)),
+                        Ok(now) => Ok(self.begin_after(&before, now)),
+                        Err(error) => Err(error),
+                    }
+                }
                 Some(step) => Ok(step),
-                None => self.begin().await,
+                None => self.place().await.map(|place| self.begin(place)),
             };
             let result = match step {
                 Ok((tail, before)) => self.step(tail, before).await,
@@ -82,12 +92,24 @@ impl Export {
         }
     }
 
-    /// Where the region's ledger says that this journal was read to.
-    async fn begin(&self) -> Result<(Tail, String), StoreError> {
+    /// Where the region's ledger says that this journal was read to; empty when it knows nothing of it.
+    async fn place(&self) -> Result<String, StoreError> {
         let answer = self.region.link.run("place", cmd("HGET").arg(self.places_key()).arg(&self.journal)).await?;
-        let before = bytes_of(&answer).map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default();
-        let from = position_of(&before).unwrap_or_default();
-        Ok((Tail::new(self.directory.clone(), READER, from, Arc::clone(&self.progress)), before))
+        Ok(bytes_of(&answer).map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default())
+    }
+
+    fn begin(&self, place: String) -> (Tail, String) {
+        let from = position_of(&place).unwrap_or_default();
+        (Tail::new(self.directory.clone(), READER, from, Arc::clone(&self.progress)), place)
+    }
+
+    /// The same when it should still be `before`.
+    fn begin_after(&self, before: &str, place: String) -> (Tail, String) {
+        if place.is_empty() && !before.is_empty() {
+            tracing::warn!("the region's ledger has lost its records: it is filled again from the journal of this edge");
+            self.region.lost.notify_one();
+        }
+        self.begin(place)
     }
 
     /// Reads and passes on one batch. An empty one is no step.
@@ -103,7 +125,7 @@ impl Export {
         let answer = self.region.link.run("records", &self.command(&batch, &before, &after)).await?;
         if bytes_of(&answer) != Some(after.as_bytes()) {
             // Somebody else moved the place, or the store was wiped: begin where it says.
-            return Ok((self.begin().await?, 0));
+            return Ok((self.begin_after(&before, self.place().await?), 0));
         }
         tail.done_until(batch.until);
         Ok(((tail, after), passed))
@@ -218,5 +240,7 @@ const STREAM: u64 = 100_000;
 const AT_ONCE: usize = 200;
 /// `GET /generation` answers on another edge within this and a round trip.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How often an idle edge looks whether the region's ledger still has what was passed on.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 const STOPPING_PAUSE: Duration = Duration::from_millis(10);

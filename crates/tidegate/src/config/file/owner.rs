@@ -65,6 +65,8 @@ pub(crate) struct Limit {
     pub(crate) free_requests_per_day: Option<u64>,
     /// Counts only requests for this model. Without it: all.
     pub(crate) model: Option<String>,
+    /// Counts only requests that this provider serves; when it has no room, they go to another provider. Without it: all.
+    pub(crate) provider: Option<String>,
     /// How much may be taken at once (rates per minute only). Without it: 10 s worth of requests, 60 s worth of tokens.
     pub(crate) burst: Option<u64>,
     /// Count and report, but never refuse.

@@ -18,7 +18,7 @@ impl<'a> Lowering<'a> {
             let mut limits = self.owner_limits(&organisation.limits, Scope::Organisation, Some(names), place.get("limits"));
             let credits = organisation.credits.as_ref().and_then(|credits| self.dollars(credits, place.get("credits")));
             if let Some(credits) = credits {
-                if limits.iter().any(|limit| limit.dimension == Dimension::Spend(Window::Total) && limit.model.is_none()) {
+                if limits.iter().any(|limit| is_whole_total(limit)) {
                     self.error(place.get("credits"), "credits beside a `spend_total` limit count the same", "keep one of them");
                 }
                 let total = Limit::new(Scope::Organisation, Dimension::Spend(Window::Total), credits);
@@ -101,8 +101,12 @@ impl<'a> Lowering<'a> {
             }
             None => slug.as_str().into(),
         });
+        if let (Some(provider), Some(names)) = (&raw.provider, names) {
+            self.known_provider(provider, names, place.get("provider"));
+        }
         Some(Limit {
             model,
+            provider: raw.provider.as_deref().map(Into::into),
             burst: raw.burst,
             shadow: raw.shadow,
             warn_at: raw.warn_at,
@@ -110,6 +114,14 @@ impl<'a> Lowering<'a> {
             utc_offset_minutes: raw.utc_offset_minutes.unwrap_or(0),
             ..Limit::new(scope, dimension, amount?)
         })
+    }
+
+    fn known_provider(&mut self, name: &str, names: &Names, place: Place<'a>) {
+        if !names.providers.contains(name) && !self.is_dangling("providers", name) {
+            let near = suggest::nearest(name, names.providers.iter().map(String::as_str));
+            let help = near.map_or("declare it under `providers`".to_owned(), |near| format!("did you mean `{near}`?"));
+            self.error(place, format!("no provider `{name}`"), help);
+        }
     }
 
     /// US dollars as micro-dollars.
@@ -143,6 +155,11 @@ impl<'a> Lowering<'a> {
             self.error_of_key(place, name, format!("not a name for {what}"), help);
         }
     }
+}
+
+/// It counts what credits count.
+fn is_whole_total(limit: &Limit) -> bool {
+    limit.dimension == Dimension::Spend(Window::Total) && limit.model.is_none() && limit.provider.is_none()
 }
 
 impl StoreDownName {
