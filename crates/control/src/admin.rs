@@ -12,6 +12,7 @@ mod declared;
 mod error;
 mod history;
 mod keys;
+mod management;
 mod openapi;
 mod overrides;
 mod rollouts;

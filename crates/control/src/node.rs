@@ -182,12 +182,29 @@ impl Node {
         };
         tasks.spawn("fleet-start", parts.start_when_placed(Arc::clone(&fleet), followers.clone(), tasks.clone()));
 
+        let api = Admin::new(AdminParts {
+            proposer: proposer.clone(),
+            published: published.clone(),
+            peers,
+            edges: edges.clone(),
+            fleet: Arc::clone(&fleet),
+            access: config.access.clone(),
+            validate,
+            validate_policy,
+            keyring: config.keyring.clone(),
+            pepper: config.pepper.clone(),
+            join_peers: config.consensus.peers.clone(),
+            build: build.clone(),
+            clock,
+            tasks: tasks.clone(),
+        });
         let sync_service = Arc::new(SyncService::new(SyncParts {
             presence: presence(&agreement, &config, &build),
             published: published.clone(),
             followers: followers.clone(),
             take_report: take_report(Arc::clone(&fleet), followers.clone(), clock),
             staleness: staleness(&agreement, clock),
+            admin: api.clone(),
             limits: SyncLimits::default(),
             tasks: tasks.clone(),
         }));
@@ -211,27 +228,11 @@ impl Node {
             region: config.consensus.region.clone(),
             admin_address: config.admin_address.clone(),
             sync_address: config.sync_address.clone(),
-            build: build.clone(),
+            build,
         };
         leader::introduce(proposer.clone(), published.clone(), member, &tasks);
         tasks.spawn("audit-archive", archive::run(config.audit_archive, published.clone(), tasks.shutdown().clone()));
 
-        let api = Admin::new(AdminParts {
-            proposer,
-            published: published.clone(),
-            peers,
-            edges,
-            fleet,
-            access: config.access,
-            validate,
-            validate_policy,
-            keyring: config.keyring,
-            pepper: config.pepper,
-            join_peers: config.consensus.peers,
-            build,
-            clock,
-            tasks: tasks.clone(),
-        });
         tasks.spawn("admin-listener", admin::serve(api, admin_door));
 
         let operations = Tasks::with_shutdown(Shutdown::new());

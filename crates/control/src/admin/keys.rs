@@ -254,7 +254,7 @@ async fn confirm(admin: &Admin, call: &Call, revision: u64, body: &mut Value) ->
 }
 
 impl Admin {
-    fn secret(&self, text: &ApiKey) -> KeySecret {
+    pub(super) fn secret(&self, text: &ApiKey) -> KeySecret {
         KeySecret {
             digest: text.digest(self.parts.pepper.as_ref()).to_vec().into(),
             label: format!("{}_…", text.public_part()),
@@ -262,7 +262,7 @@ impl Admin {
         }
     }
 
-    fn policy(&self, policy: Option<Value>) -> std::result::Result<bytes::Bytes, AdminError> {
+    pub(super) fn policy(&self, policy: Option<Value>) -> std::result::Result<bytes::Bytes, AdminError> {
         let Some(policy) = policy.filter(|policy| policy.as_object().is_none_or(|policy| !policy.is_empty())) else {
             return Ok(bytes::Bytes::new());
         };
@@ -272,7 +272,7 @@ impl Admin {
     }
 }
 
-fn belongs(state: &State, organisation: &str, workspace: &str) -> std::result::Result<(), AdminError> {
+pub(super) fn belongs(state: &State, organisation: &str, workspace: &str) -> std::result::Result<(), AdminError> {
     for (kind, name) in [(Kind::Organisation, organisation), (Kind::Workspace, workspace)] {
         if !name.is_empty() && state.get(kind, name).is_none() {
             return Err(AdminError::not_found(format!("{} is not declared", Id::new(kind, name))));
@@ -299,7 +299,7 @@ fn shown(key: &Key, revision: u64) -> Value {
     body
 }
 
-fn random() -> std::result::Result<[u8; RANDOM_BYTES], AdminError> {
+pub(super) fn random() -> std::result::Result<[u8; RANDOM_BYTES], AdminError> {
     let mut bytes = [0; RANDOM_BYTES];
     getrandom::fill(&mut bytes).map_err(|error| {
         AdminError::new(StatusCode::INTERNAL_SERVER_ERROR, "no_randomness", format!("no randomness from the operating system: {error}"))

@@ -11,7 +11,8 @@ use std::time::Duration;
 use tidegate_proto::Kind;
 use tidegate_proto::v1::sync_server::Sync;
 use tidegate_proto::v1::{
-    ControlMessage, EdgeMessage, EdgesReply, EdgesRequest, GoAway, HealthReport, Hello, KeyInfo, Welcome, control_message, edge_message,
+    ControlMessage, EdgeMessage, EdgesReply, EdgesRequest, GoAway, HealthReport, Hello, KeyInfo, ManageReply, ManageRequest, Welcome,
+    control_message, edge_message,
 };
 use tidegate_runtime::mesh::{Peer, Role};
 use tidegate_runtime::{Clock, Tasks};
@@ -23,6 +24,7 @@ use tonic::{Request, Response, Status, Streaming};
 pub use admission::SyncLimits;
 use admission::{Admission, Seat};
 
+use crate::admin::Admin;
 use crate::published::Published;
 use crate::publisher::{BOOKMARK_EVERY_MS, Cursor, Followers, Introduction, Step};
 
@@ -57,6 +59,8 @@ pub struct SyncParts {
     pub take_report: TakeReport,
     /// See [`Staleness`].
     pub staleness: Staleness,
+    /// Answers what management keys ask through edges.
+    pub admin: Admin,
     /// Bounds.
     pub limits: SyncLimits,
     /// Owns the streams' tasks.
@@ -140,6 +144,15 @@ impl Sync for SyncService {
             self.parts.followers.revoked(asked.revoked, patience).await;
         }
         Ok(Response::new(EdgesReply { edges: self.parts.followers.statuses(self.clock.unix_millis()) }))
+    }
+
+    async fn manage(&self, request: Request<ManageRequest>) -> Result<Response<ManageReply>, Status> {
+        let through = match request.extensions().get::<Peer>().and_then(|peer| peer.name.as_ref()) {
+            Some(name) if name.role() != Role::Edge => return Err(Status::permission_denied(format!("{name} is not an edge"))),
+            Some(name) => name.name().to_owned(),
+            None => "an edge without a certificate".to_owned(),
+        };
+        Ok(Response::new(self.parts.admin.manage(&through, request.into_inner()).await))
     }
 }
 
