@@ -6,6 +6,7 @@
 
 mod digest;
 mod endpoint;
+mod gauges;
 mod probe;
 mod report;
 mod ring;
@@ -23,6 +24,7 @@ use tidegate_routing::{EndpointId, Reporter, Settings, Timestamp, VerdictRules};
 
 pub use digest::Digested;
 pub(crate) use digest::movement;
+pub use gauges::endpoint_names;
 pub use service::{FleetConfig, FleetError, FleetPeers, FleetService, Leader};
 pub use table::{HealthRow, HealthTable};
 pub use view::ViewCursor;
@@ -30,6 +32,7 @@ pub use view::ViewCursor;
 use crate::state::Health;
 use endpoint::EndpointState;
 use report::Reported;
+use ring::Counts;
 use summary::Summaries;
 
 /// The region's soft state on one control node.
@@ -261,19 +264,24 @@ impl Fleet {
     fn judge_all(&mut self, now: Timestamp) {
         let edges = &self.edges;
         let active = self.active as usize;
+        // Their room is kept from one endpoint to the next.
+        let mut windows = VERDICT_WINDOWS.map(|_| Vec::new());
         for (id, state) in &mut self.endpoints {
-            let windows = VERDICT_WINDOWS.map(|seconds| {
-                let reports = state.reporters(seconds, now).filter_map(|(name, counts)| {
-                    let edge = edges.get(name)?;
-                    Some(Reporter {
+            windows.iter_mut().for_each(Vec::clear);
+            let mut all = Counts::default();
+            for (name, sums) in state.reporters(VERDICT_WINDOWS, now) {
+                sums.last().into_iter().for_each(|longest| all.add(longest));
+                let Some(edge) = edges.get(name) else { continue };
+                for (window, counts) in windows.iter_mut().zip(sums).filter(|(_, counts)| counts.samples() > 0.0) {
+                    window.push(Reporter {
                         samples: counts.samples(),
                         failed: counts.failed,
                         pointing_at_us: counts.pointing_at_us,
                         confidence: edge.confidence,
-                    })
-                });
-                reports.collect::<Vec<_>>()
-            });
+                    });
+                }
+            }
+            state.limited(&all);
             state.judge(*id, &windows, active, &self.rules, &self.settings, now);
         }
     }

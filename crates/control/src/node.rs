@@ -4,6 +4,8 @@ mod archive;
 mod mount;
 mod views;
 
+pub use views::run as tell_edges;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -30,7 +32,7 @@ use crate::admin::{self, Access, Admin, AdminParts, Validate, ValidatePolicy};
 use crate::agreement::Agreement;
 use crate::api::sync::{Presence, SyncLimits, SyncParts, SyncService};
 use crate::edges::Edges;
-use crate::fleet::{FleetConfig, FleetPeers, FleetService, Leader, Taken};
+use crate::fleet::{FleetConfig, FleetPeers, FleetService, Leader, Taken, endpoint_names};
 use crate::leader::{self, LeaderParts};
 use crate::machine::Machine;
 use crate::proposer::Proposer;
@@ -373,11 +375,12 @@ impl FleetParts {
             placed = status.wait_for(|status| status.node_id != 0) => placed.map(|status| status.node_id),
         };
         let Ok(node_id) = placed else { return };
-        let (agreed, proposing) = (self.published.clone(), self.proposer.clone());
+        let (agreed, named, proposing) = (self.published.clone(), self.published.clone(), self.proposer.clone());
         let (near, leading) = (self.proposer.agreement().clone(), self.proposer.agreement().clone());
         let region = self.region.clone();
         let peers = FleetPeers {
             agreed: Arc::new(move || agreed.load().health().clone()),
+            names: Arc::new(move || endpoint_names(&named.load())),
             neighbours: Arc::new(move || {
                 let status = near.status();
                 let others = status.members.into_iter().filter(|member| member.id != status.node_id && member.region == region);
@@ -434,7 +437,8 @@ fn presence(agreement: &Agreement, config: &ControlConfig, build: &str) -> Arc<d
     })
 }
 
-fn take_report(fleet: Arc<OnceLock<FleetService>>, followers: Followers, clock: Clock) -> crate::api::sync::TakeReport {
+/// What the sync service does with reports: the fleet merges them, and followers are counted by what they had to tell.
+pub fn take_report(fleet: Arc<OnceLock<FleetService>>, followers: Followers, clock: Clock) -> crate::api::sync::TakeReport {
     Arc::new(move |introduction, report| {
         let failed = |cell: &ReportCell| {
             let all = [cell.connect, cell.first_token_timeout, cell.server_error, cell.overloaded, cell.cut, cell.malformed];

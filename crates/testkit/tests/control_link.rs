@@ -384,3 +384,44 @@ async fn child_edge() {
     std::fs::rename(&partial, format!("{directory}/address")).expect("a directory of the test");
     std::future::pending::<()>().await;
 }
+
+/// What one edge sees of a provider changes what another chooses that never failed there.
+#[tokio::test]
+async fn a_failure_that_one_edge_sees_changes_the_choice_of_another() {
+    let following = two();
+    let (one, other) = (following.ready_edge("one").await, following.ready_edge("other").await);
+    let up = |edge: &FollowingEdge| edge.metric("tidegate_provider_up", &[("endpoint", "a/m")]);
+    until(|| (following.node.metric("tidegate_fleet_edges", &[("state", "active")]) == 2.0).then_some(())).await;
+    assert_eq!((up(&one), up(&other)), (1.0, 1.0));
+
+    // Half as dear is chosen four times out of five.
+    let before = following.sim("a").stats().requests;
+    for _ in 0..40 {
+        assert_eq!(ask(&other).await, 200);
+    }
+    let healthy = following.sim("a").stats().requests - before;
+    assert!(healthy > 20, "{healthy} of 40");
+
+    let mut only = chat("m", "hello");
+    only["provider"] = serde_json::json!({ "only": ["a"], "allow_fallbacks": false });
+    let told = async {
+        // What is told ages, and windows are seconds: it fails for as long as nobody noticed.
+        while up(&one) == 1.0 || up(&other) == 1.0 {
+            following.sim("a").push_script(Script::status(500));
+            assert!(one.post("/v1/chat/completions", &only).await.status >= 500);
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), told).await.expect("the region hears of it");
+    assert_eq!((up(&one), up(&other)), (0.5, 0.5), "two edges degrade and do not eject");
+    assert_eq!(following.node.metric("tidegate_provider_up", &[("endpoint", "a/m"), ("region", "test")]), 0.5);
+    assert_eq!(other.metric("tidegate_edge_breaker_state", &[]), 0.0, "it saw no failure itself");
+
+    let before = following.sim("a").stats().requests;
+    for _ in 0..40 {
+        assert_eq!(ask(&other).await, 200);
+    }
+    let degraded = following.sim("a").stats().requests - before;
+    assert!(degraded < healthy, "{degraded} of 40, and {healthy} when it was healthy");
+    one.edge.shutdown().await;
+    other.edge.shutdown().await;
+}

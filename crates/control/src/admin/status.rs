@@ -2,9 +2,7 @@
 
 use serde_json::{Value, json};
 use tidegate_consensus::Status;
-use tidegate_proto::Kind;
 use tidegate_proto::v1::{EdgeStatus, RolloutStage};
-use tidegate_routing::EndpointId;
 
 use super::Admin;
 use super::answer::{Result, hex, ok};
@@ -104,16 +102,6 @@ pub(super) async fn health(admin: Admin, _: Call) -> Result {
     let Some(fleet) = admin.parts.fleet.get() else {
         return Err(AdminError::unavailable("no_health", "this node gathers no health yet: it has no place in a cluster"));
     };
-    let state = admin.parts.published.load();
-    let names: std::collections::HashMap<EndpointId, (String, String)> = state
-        .newest()
-        .of_kind(Kind::Endpoint)
-        .map(|(id, resource)| {
-            let provider =
-                serde_json::from_slice::<Value>(&resource.body).ok().and_then(|spec| spec["provider"].as_str().map(str::to_owned));
-            (EndpointId::of(id.name()), (id.name().to_owned(), provider.unwrap_or_default()))
-        })
-        .collect();
-    let table = fleet.table(|id| names.get(&id).cloned());
+    let table = fleet.table();
     ok(serde_json::to_value(table).unwrap_or_default())
 }

@@ -26,7 +26,7 @@ impl Fleet {
         let mut cells = Vec::new();
         let mut urgent = false;
         for (id, state) in &mut self.endpoints {
-            let cell = state.digest(*id);
+            let cell = state.digest(*id, now);
             let known = agreed.cell(*id, &self.region);
             let age = match (known, state.agreed_since) {
                 (Some((_, at)), Some((seen, since))) if at == seen => now.since(since),

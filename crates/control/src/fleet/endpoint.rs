@@ -12,7 +12,7 @@ use tidegate_routing::{
 
 use super::probe::Held;
 use super::report::Reported;
-use super::ring::{CountRing, Counts, SketchRing, VERDICT_SECONDS};
+use super::ring::{CountRing, Counts, SketchRing};
 
 #[derive(Debug, Default)]
 pub(super) struct EndpointState {
@@ -60,9 +60,9 @@ impl EndpointState {
         self.reporters.clear();
     }
 
-    /// What each edge saw in the last seconds.
-    pub(super) fn reporters(&self, seconds: u64, now: Timestamp) -> impl Iterator<Item = (&Arc<str>, Counts)> {
-        self.reporters.iter().map(move |(name, reports)| (name, reports.counts.sum(seconds, now)))
+    /// What each edge saw in the last seconds, for several lengths of time; without those that saw nothing.
+    pub(super) fn reporters<const N: usize>(&self, seconds: [u64; N], now: Timestamp) -> impl Iterator<Item = (&Arc<str>, [Counts; N])> {
+        self.reporters.iter().filter_map(move |(name, reports)| Some((name, reports.counts.sums(seconds, now)?)))
     }
 
     /// Edges that used it lately, and would use a token.
@@ -88,10 +88,12 @@ impl EndpointState {
         // All nodes of the region draw the same.
         let jitter = ((id.0 ^ u64::from(self.course.closings())) % 2_001) as f64 / 1_000.0 - 1.0;
         self.course.step(&self.finding, probes, jitter, settings, now);
-        let mut sum = Counts::default();
-        self.reporters(VERDICT_SECONDS, now).for_each(|(_, counts)| sum.add(&counts));
-        let asked = sum.samples() + sum.rate_limited;
-        self.rate_limited = if asked > 0.0 { sum.rate_limited / asked } else { 0.0 };
+    }
+
+    /// Notes how much of what all edges asked in ten seconds was refused with a 429.
+    pub(super) fn limited(&mut self, all: &Counts) {
+        let asked = all.samples() + all.rate_limited;
+        self.rate_limited = if asked > 0.0 { all.rate_limited / asked } else { 0.0 };
     }
 
     pub(super) fn verdict(&self) -> RegionVerdict {
@@ -157,17 +159,17 @@ impl EndpointState {
     }
 
     /// The cell for the log.
-    pub(super) fn digest(&self, id: EndpointId) -> HealthCell {
-        let recent = self.sketches.recent();
+    pub(super) fn digest(&mut self, id: EndpointId, now: Timestamp) -> HealthCell {
+        let recent = self.sketches.recent(now);
         let byte = |value| u32::from(Log8::of(value).0);
         HealthCell {
             endpoint: id.0,
             samples: self.finding.samples as u32,
             success_permille: if self.finding.samples > 0.0 { permille(1.0 - self.finding.failure_ratio) } else { 0 },
             rate_limited_permille: permille(self.rate_limited),
-            first_token_p50: byte(recent.first_token.quantile(0.5)),
-            first_token_p95: byte(recent.first_token.quantile(0.95)),
-            speed_p50: byte(recent.speed.quantile(0.5)),
+            first_token_p50: byte(recent.first_token_p50),
+            first_token_p95: byte(recent.first_token_p95),
+            speed_p50: byte(recent.speed_p50),
             verdict: Verdict::from(self.verdict()) as i32,
             reporters: self.finding.reporters as u32,
             confidence: (self.finding.confidence * 100.0).round() as u32,

@@ -1,6 +1,6 @@
 //! The shell around [`Fleet`]: the lock, the ticks, and the calls between control nodes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
+use super::gauges::HealthGauges;
 use super::{Fleet, HealthTable, Taken, ViewCursor};
 use crate::health_batch::{HealthBatcher, TICK, tick_after};
 use crate::state::Health;
@@ -35,6 +36,8 @@ pub struct FleetConfig {
 pub struct FleetPeers {
     /// The newest agreed health.
     pub agreed: Arc<dyn Fn() -> Health + Send + Sync>,
+    /// Name and provider of every declared endpoint.
+    pub names: Arc<dyn Fn() -> HashMap<EndpointId, (String, String)> + Send + Sync>,
     /// Addresses of the other control nodes of the region.
     pub neighbours: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     /// Where the leader is, and whether it is this node.
@@ -70,7 +73,7 @@ pub struct FleetService {
     inner: Arc<Inner>,
 }
 
-struct Inner {
+pub(super) struct Inner {
     fleet: Mutex<Fleet>,
     batcher: Mutex<HealthBatcher>,
     peers: FleetPeers,
@@ -116,16 +119,16 @@ impl FleetService {
     /// A metric of these names exists in the registry.
     pub fn new(config: FleetConfig, peers: FleetPeers, clock: Clock, registry: &Registry) -> Result<FleetService, FleetError> {
         let fleet = Fleet::new(config.region, config.node_id, clock.unix_millis());
-        Ok(FleetService {
-            inner: Arc::new(Inner {
-                fleet: Mutex::new(fleet),
-                batcher: Mutex::new(HealthBatcher::default()),
-                peers,
-                clock,
-                changes: watch::Sender::new(0),
-                metrics: FleetMetrics::register(registry)?,
-            }),
-        })
+        let inner = Arc::new(Inner {
+            fleet: Mutex::new(fleet),
+            batcher: Mutex::new(HealthBatcher::default()),
+            peers,
+            clock,
+            changes: watch::Sender::new(0),
+            metrics: FleetMetrics::register(registry)?,
+        });
+        HealthGauges::register(Arc::downgrade(&inner), registry)?;
+        Ok(FleetService { inner })
     }
 
     /// Starts judging, exchanging, and (while this node leads) proposing. The tasks end when the set is asked to stop.
@@ -189,10 +192,10 @@ impl FleetService {
         self.inner.changes.subscribe()
     }
 
-    /// Health for people. `name_of` tells an endpoint's name and provider.
-    pub fn table(&self, name_of: impl Fn(EndpointId) -> Option<(String, String)>) -> HealthTable {
-        let agreed = (self.inner.peers.agreed)();
-        self.inner.fleet.lock().table(&agreed, name_of)
+    /// Health for people.
+    #[must_use]
+    pub fn table(&self) -> HealthTable {
+        self.inner.table()
     }
 
     /// What other control nodes call. Mount it on a listener that only they (and edges) can reach.
@@ -205,6 +208,11 @@ impl FleetService {
 impl Inner {
     fn now(&self) -> Timestamp {
         Timestamp(self.clock.micros())
+    }
+
+    pub(super) fn table(&self) -> HealthTable {
+        let (agreed, names) = ((self.peers.agreed)(), (self.peers.names)());
+        self.fleet.lock().table(&agreed, |id| names.get(&id).cloned())
     }
 
     fn tick(&self) {

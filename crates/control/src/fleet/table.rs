@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use tidegate_proto::region_verdict;
-use tidegate_routing::{EndpointId, Log8};
+use tidegate_routing::{EndpointId, Log8, RegionVerdict};
 
 use super::Fleet;
 use crate::state::{Health, UptimeCounts, UptimeWindow};
@@ -32,7 +32,7 @@ pub struct HealthRow {
     /// The region that sees it so.
     pub region: String,
     /// healthy, degraded, probing or ejected.
-    pub verdict: &'static str,
+    pub verdict: RegionVerdict,
     /// quorum, few edges, no evidence; `agreed` for another region's verdict.
     pub rule: &'static str,
     /// Share of successes in ten seconds, 0 to 1; absent without samples.
@@ -70,7 +70,7 @@ impl Fleet {
         for (id, state) in &self.endpoints {
             let told = state.told();
             let mut row = row(*id, &self.region, agreed, &name_of);
-            row.verdict = state.verdict().label();
+            row.verdict = state.verdict();
             row.rule = state.finding().rule.label();
             row.success = (told.samples > 0).then(|| f64::from(told.success_permille) / 1_000.0);
             row.samples = told.samples;
@@ -86,7 +86,7 @@ impl Fleet {
         for (region, cell, at) in agreed.cells().filter(|(region, _, _)| *region != self.region) {
             let mut row = row(EndpointId(cell.endpoint), region, agreed, &name_of);
             let value = |byte: u32| Log8(u8::try_from(byte).unwrap_or(0)).value();
-            row.verdict = region_verdict(cell.verdict).label();
+            row.verdict = region_verdict(cell.verdict);
             row.rule = "agreed";
             row.success = (cell.samples > 0).then(|| f64::from(cell.success_permille) / 1_000.0);
             row.samples = cell.samples;
@@ -127,7 +127,7 @@ fn row(id: EndpointId, region: &str, agreed: &Health, name_of: &impl Fn(Endpoint
         endpoint,
         provider,
         region: region.to_owned(),
-        verdict: "healthy",
+        verdict: RegionVerdict::Healthy,
         rule: "no evidence",
         success: None,
         samples: 0,

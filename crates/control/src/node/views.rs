@@ -12,7 +12,7 @@ use crate::publisher::Followers;
 const AT_LEAST: Duration = Duration::from_secs(1);
 
 /// Runs until the stop is requested.
-pub(super) async fn run(fleet: FleetService, followers: Followers, shutdown: Shutdown) {
+pub async fn run(fleet: FleetService, followers: Followers, shutdown: Shutdown) {
     let mut changes = fleet.changes();
     let mut cursors: HashMap<(String, u64), ViewCursor> = HashMap::new();
     loop {

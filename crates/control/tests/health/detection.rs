@@ -84,7 +84,7 @@ fn alone(row: Row, seed: u64) -> (Vec<f64>, u64) {
     let mut bad = 0;
     world.run_until(LONGEST_MS, |world| {
         for (edge, seen) in seen.iter_mut().enumerate().filter(|(_, seen)| seen.is_none()) {
-            if world.now_ms > FAULT_MS && world.is_open(0, edge, 0) {
+            if world.now_ms > FAULT_MS && world.moved(0, edge) && world.is_open(0, edge, 0) {
                 *seen = Some((world.now_ms - FAULT_MS) as f64 / 1_000.0);
                 bad += u64::from(world.regions[0].edges[edge].bad);
             }
@@ -109,13 +109,13 @@ fn shared(row: Row, seed: u64) -> (Vec<f64>, Vec<f64>, u64) {
             return false;
         }
         for (edge, seen) in near.iter_mut().enumerate().filter(|(_, seen)| seen.is_none()) {
-            if world.is_ejected(0, edge, 0) || world.is_open(0, edge, 0) {
+            if world.moved(0, edge) && (world.is_ejected(0, edge, 0) || world.is_open(0, edge, 0)) {
                 *seen = Some(after);
                 bad += u64::from(world.regions[0].edges[edge].bad);
             }
         }
         for (edge, seen) in far.iter_mut().enumerate().filter(|(_, seen)| seen.is_none()) {
-            if world.told(1, edge, 0).is_some_and(|(_, success)| success < NOTICEABLE) {
+            if world.moved(1, edge) && world.told(1, edge, 0).is_some_and(|(_, success)| success < NOTICEABLE) {
                 *seen = Some(after);
             }
         }

@@ -4,6 +4,7 @@
 //! command that replays it.
 
 mod detection;
+mod faults;
 #[cfg(feature = "known-bugs")]
 mod known_bugs;
 mod seeds;
@@ -66,7 +67,9 @@ fn faulty_reporters_of_less_than_a_third_never_eject_a_healthy_endpoint() {
                 // Honest ones meet the usual noise.
                 world.faults.push(Fault { endpoint: None, ..Fault::of(0, 0, 0.03) });
                 world.regions[0].edges.iter_mut().take(faulty).for_each(|edge| edge.lie = Some(lie));
-                let ejected = world.run_until(20_000, |world| (0..3).any(|endpoint| world.is_ejected(0, edges - 1, endpoint)));
+                let ejected = world.run_until(20_000, |world| {
+                    world.moved(0, edges - 1) && (0..3).any(|endpoint| world.is_ejected(0, edges - 1, endpoint))
+                });
                 assert!(!ejected, "{faulty} of {edges} by {lie:?} ejected a healthy endpoint after {} ms", world.now_ms);
             }
         }
@@ -123,28 +126,6 @@ fn a_region_with_a_broken_egress_ejects_nobody_elsewhere() {
     });
 }
 
-/// Provider faults under real plans: callers hardly notice, and what came back gets its traffic gently.
-#[test]
-fn callers_hardly_notice_a_provider_fault() {
-    each_seed("callers_hardly_notice_a_provider_fault", 2, |seed| {
-        let kinds =
-            [(1.0, AttemptEnd::Server(500)), (0.6, AttemptEnd::Server(502)), (1.0, AttemptEnd::Connect), (0.7, AttemptEnd::Overloaded)];
-        for (probability, end) in kinds {
-            let mut world = World::new(Shape { edges: 6, endpoints: 3, rate: 4.0, ..Shape::default() }, seed);
-            world.faults.push(Fault { until_ms: 60_000, end, ..Fault::of(0, 10_000, probability) });
-            world.run_until(60_000, |_| false);
-            let after: (u32, u32) = world.callers.range(12..60).fold((0, 0), |sum, (_, tally)| (sum.0 + tally.0, sum.1 + tally.1));
-            let ratio = f64::from(after.1) / f64::from(after.0);
-            assert!(ratio < 0.01, "{end:?}: {ratio} of requests failed after the first two seconds");
-            // Probes by token, a wait, and a ramp: back, and nothing before 60 s plus the wait.
-            let back = world.run_until(500_000, |world| {
-                (0..6).all(|edge| !world.is_ejected(0, edge, 0)) && !(0..6).any(|edge| world.is_open(0, edge, 0))
-            });
-            assert!(back, "{end:?}: still out at {} ms", world.now_ms);
-        }
-    });
-}
-
 /// An ejected endpoint sees one request at a time from the whole region.
 #[test]
 fn an_ejected_endpoint_is_probed_by_one_edge_at_a_time() {
@@ -161,56 +142,27 @@ fn an_ejected_endpoint_is_probed_by_one_edge_at_a_time() {
     });
 }
 
-/// 50 endpoints that flap out of step: the log does not feel how many edges there are.
+/// 50 endpoints that flap out of step: the log does not feel how many edges there are. What edges hear of it is left out, as they do
+/// nothing but report.
 #[test]
 fn the_log_gets_two_entries_a_second_however_many_edges_there_are() {
-    for (regions, edges, seconds) in [(2, 5, 30), (4, 25, 15), (8, 25, 12), (8, 125, 8)] {
-        each_seed("the_log_gets_two_entries_a_second_however_many_edges_there_are", 1, |seed| {
-            let shape = Shape { regions, edges, endpoints: 50, rate: 4.0, ..Shape::default() };
-            let mut world = World::new(shape, seed);
-            for region in 0..regions {
-                world.silence(region);
-            }
-            let until = world.now_ms + seconds * 1_000;
-            while world.now_ms < until {
-                world.step();
-                if world.now_ms.is_multiple_of(250) {
-                    flap(&mut world);
-                }
-            }
-            let most = world.entries.iter().map(|entry| entry.bytes).max().unwrap_or(0);
-            let per_second = world.entries.len() as f64 / seconds as f64;
+    // The last is the scenario of 200 edges; the three before it differ in edges only.
+    for (regions, edges, seconds, usual) in [(2, 5, 8, 1), (2, 50, 8, 1), (2, 500, 8, 1), (4, 50, 8, 5)] {
+        each_seed("the_log_gets_two_entries_a_second_however_many_edges_there_are", usual, |seed| {
+            let mut world = World::new(Shape { regions, edges, endpoints: 50, shared: false, ..Shape::default() }, seed);
+            world.flap();
+            // What came up before the first verdicts are allowed would only dilute the count.
+            let begin = 5_000;
+            world.run_until(begin + seconds * 1_000, |_| false);
+            let entries: Vec<_> = world.entries.iter().filter(|entry| entry.at_ms > begin).collect();
+            let most = entries.iter().map(|entry| entry.bytes).max().unwrap_or(0);
+            let per_second = entries.len() as f64 / seconds as f64;
             println!("{} edges: {per_second:.2} entries/s, at most {most} bytes", regions * edges);
-            assert!(per_second <= 2.0 && per_second > 0.2, "{per_second} entries/s");
+            assert!(per_second <= 2.0 && per_second > 0.5, "{per_second} entries/s");
             assert!(most <= 64 * 1024, "{most} bytes");
+            // As many cells as there are endpoints and regions, with as many edges as there may be.
+            assert!(entries.iter().all(|entry| entry.cells <= 50 * regions), "more cells than there are");
         });
-    }
-}
-
-/// Every edge reports every endpoint; each endpoint fails every other few seconds, each in its own rhythm.
-fn flap(world: &mut World) {
-    let now_ms = world.now_ms;
-    let snapshot = std::sync::Arc::clone(&world.snapshot);
-    let endpoints = world.shape.endpoints;
-    for region in &mut world.regions {
-        for edge in 0..world.shape.edges {
-            let cells = (0..endpoints)
-                .map(|endpoint| {
-                    let period = 1_000 + 137 * endpoint as u64;
-                    let broken = (now_ms / period).is_multiple_of(2);
-                    world::claim(&snapshot, endpoint, if broken { 0 } else { 6 }, if broken { 6 } else { 0 })
-                })
-                .collect();
-            let report = tidegate_proto::v1::HealthReport {
-                incarnation: 2,
-                seq: now_ms,
-                window_ms: 250,
-                confidence: 100,
-                cells,
-                ..Default::default()
-            };
-            region.fleet.take_report(&format!("flapping-{edge}"), report, 1_800_000_000_000 + now_ms, world::at(now_ms));
-        }
     }
 }
 

@@ -13,9 +13,10 @@ use tidegate_control::fleet::{Fleet, ViewCursor};
 use tidegate_control::health_batch::HealthBatcher;
 use tidegate_control::state::Health as Agreed;
 use tidegate_proto::v1::{HealthBatch, HealthReport, HealthView, RegionDigest, ReportCell, ViewCell};
+use tidegate_routing::explain::Gate;
 use tidegate_routing::{
-    AttemptEnd, AttemptPlan, BreakerState, CredentialSpec, EndpointId, EndpointIndex, EndpointSpec, Health, Intent, ModelSpec, Next,
-    Outcome, Plan, Preferences, Price, ProviderSpec, RemoteVerdict, SelfTest, Settings, Sight, Snapshot, SnapshotSpec, Timestamp,
+    AttemptEnd, AttemptPlan, BreakerState, CredentialSpec, Decision, EndpointId, EndpointIndex, EndpointSpec, Health, Intent, ModelSpec,
+    Next, Outcome, Plan, Preferences, Price, ProviderSpec, RemoteVerdict, SelfTest, Settings, Sight, Snapshot, SnapshotSpec, Timestamp,
 };
 
 pub(crate) const STEP_MS: u64 = 10;
@@ -59,16 +60,31 @@ pub(crate) struct Fault {
     pub(crate) endpoint: Option<usize>,
     pub(crate) probability: f64,
     pub(crate) end: AttemptEnd,
+    /// How much longer an answer takes that comes all the same.
+    pub(crate) slower: u32,
+    /// It comes and goes with this period, milliseconds; there all the time without.
+    pub(crate) period_ms: Option<u64>,
 }
 
 impl Fault {
     pub(crate) fn of(endpoint: usize, from_ms: u64, probability: f64) -> Fault {
         let end = AttemptEnd::Server(500);
-        Fault { from_ms, until_ms: u64::MAX, region: None, edges: None, endpoint: Some(endpoint), probability, end }
+        Fault {
+            from_ms,
+            until_ms: u64::MAX,
+            region: None,
+            edges: None,
+            endpoint: Some(endpoint),
+            probability,
+            end,
+            slower: 1,
+            period_ms: None,
+        }
     }
 
     fn hits(&self, region: usize, edge: usize, endpoint: usize, now_ms: u64) -> bool {
         (self.from_ms..self.until_ms).contains(&now_ms)
+            && self.period_ms.is_none_or(|period| ((now_ms - self.from_ms) / period).is_multiple_of(2))
             && self.region.is_none_or(|only| only == region)
             && self.edges.is_none_or(|below| edge < below)
             && self.endpoint.is_none_or(|only| only == endpoint)
@@ -84,6 +100,8 @@ pub(crate) enum Lie {
     Flood,
     /// A success for every failure.
     Optimist,
+    /// Every endpoint used, and failing every other few seconds, each in its own rhythm.
+    Flapping,
 }
 
 pub(crate) struct Edge {
@@ -95,12 +113,16 @@ pub(crate) struct Edge {
     next_report_ms: u64,
     next_request_ms: f64,
     from_ms: u64,
-    cells: HashMap<u64, ViewCell>,
+    cells: HashMap<u64, (EndpointIndex, ViewCell)>,
     tokens: Vec<u64>,
     self_test: SelfTest,
     seen: Vec<(u64, usize, bool)>,
     pub(crate) suspect: bool,
     pub(crate) left_ms: Option<u64>,
+    /// When it last tried or heard anything: what it thinks cannot have changed since.
+    pub(crate) moved_ms: u64,
+    /// Endpoints tried since the last report.
+    tried: Vec<bool>,
     suspects: (u32, u32),
     pub(crate) bad: u32,
 }
@@ -138,6 +160,13 @@ pub(crate) struct World {
     pub(crate) now_ms: u64,
     pub(crate) entries: Vec<Entry>,
     pub(crate) callers: BTreeMap<u64, (u32, u32)>,
+    /// First attempts of the second, by endpoint.
+    pub(crate) firsts: BTreeMap<u64, Vec<u32>>,
+    /// Second and further attempts of the second.
+    pub(crate) retries: BTreeMap<u64, u32>,
+    /// The largest share of a model's endpoints that a choice left out for their health, and how many choices ignored ejections.
+    pub(crate) left_out: f64,
+    pub(crate) panics: u32,
     events: BTreeMap<(u64, u64), Event>,
     event_number: u64,
     batcher: HealthBatcher,
@@ -193,6 +222,8 @@ impl World {
                         seen: Vec::new(),
                         suspect: false,
                         left_ms: None,
+                        moved_ms: 0,
+                        tried: vec![false; shape.endpoints],
                         suspects: (0, 0),
                         bad: 0,
                     })
@@ -212,12 +243,29 @@ impl World {
             now_ms: 0,
             entries: Vec::new(),
             callers: BTreeMap::new(),
+            firsts: BTreeMap::new(),
+            retries: BTreeMap::new(),
+            left_out: 0.0,
+            panics: 0,
             events: BTreeMap::new(),
             event_number: 0,
             batcher: HealthBatcher::default(),
             log: Agreed::default(),
             proposing: false,
             rng,
+        }
+    }
+
+    /// Whether an edge tried or heard anything in this step.
+    pub(crate) fn moved(&self, region: usize, edge: usize) -> bool {
+        self.regions[region].edges[edge].moved_ms == self.now_ms
+    }
+
+    /// Every edge of every region claims that every endpoint flaps, and does nothing else.
+    pub(crate) fn flap(&mut self) {
+        for region in 0..self.regions.len() {
+            self.silence(region);
+            self.regions[region].edges.iter_mut().for_each(|edge| edge.lie = Some(Lie::Flapping));
         }
     }
 
@@ -245,8 +293,10 @@ impl World {
         }
         for region in 0..self.regions.len() {
             for edge in 0..self.shape.edges {
-                self.requests(region, edge);
-                self.report(region, edge);
+                if !self.is_idle(region, edge) {
+                    self.requests(region, edge);
+                    self.report(region, edge);
+                }
             }
             self.tick(region);
         }
@@ -258,6 +308,11 @@ impl World {
     fn post(&mut self, after_ms: u64, event: Event) {
         self.event_number += 1;
         self.events.insert((self.now_ms + after_ms, self.event_number), event);
+    }
+
+    fn is_idle(&self, region: usize, edge: usize) -> bool {
+        let edge = &self.regions[region].edges[edge];
+        edge.next_request_ms > self.now_ms as f64 && edge.next_report_ms > self.now_ms
     }
 
     fn requests(&mut self, region: usize, edge: usize) {
@@ -285,19 +340,44 @@ impl World {
             worked = outcome.end == AttemptEnd::Success;
             let sick = &mut self.regions[region].edges[edge];
             sick.seen.push((self.now_ms, attempt.endpoint.get(), worked));
+            sick.tried[attempt.endpoint.get()] = true;
+            sick.moved_ms = self.now_ms;
             sick.bad += u32::from(!worked);
             plan.ended(&snapshot, &sick.health, &attempt, &outcome, now);
         }
+        self.look_at(plan.decision());
         let tally = self.callers.entry(self.now_ms / 1_000).or_default();
         tally.0 += 1;
         tally.1 += u32::from(!worked);
     }
 
+    fn look_at(&mut self, decision: &Decision) {
+        let (second, endpoints) = (self.now_ms / 1_000, self.shape.endpoints);
+        for choice in &decision.attempts {
+            let Some(chosen) = choice.chosen else { continue };
+            if choice.number > 1 {
+                *self.retries.entry(second).or_default() += 1;
+                continue;
+            }
+            self.firsts.entry(second).or_insert_with(|| vec![0; endpoints])[chosen.endpoint.get()] += 1;
+            let considered = choice.considered(decision);
+            let ejected = |gate| matches!(gate, Gate::BreakerOpen { .. } | Gate::Probing | Gate::BackingOff { .. } | Gate::RemoteEjected);
+            let out = considered.iter().filter(|one| ejected(one.gate)).count();
+            if choice.panicked {
+                self.panics += 1;
+            } else {
+                // All cost the same: a share of them is a share of the weight.
+                self.left_out = self.left_out.max(out as f64 / considered.len() as f64);
+            }
+        }
+    }
+
     fn attempt(&mut self, region: usize, edge: usize, attempt: &AttemptPlan) -> Outcome {
         let endpoint = attempt.endpoint.get();
         let broken = self.faults.iter().filter(|fault| fault.hits(region, edge, endpoint, self.now_ms));
-        let mut end = AttemptEnd::Success;
+        let (mut end, mut slower) = (AttemptEnd::Success, 1);
         for fault in broken {
+            slower = slower.max(fault.slower);
             if self.rng.f64() < fault.probability {
                 end = fault.end;
             }
@@ -305,8 +385,8 @@ impl World {
         let mut outcome = Outcome::new(end, Duration::from_millis(20));
         outcome.prompt_tokens = 100;
         if end == AttemptEnd::Success {
-            outcome.first_token = Some(Duration::from_millis(400 + self.rng.u64(0..200)));
-            outcome.elapsed = Duration::from_millis(1_500);
+            outcome.first_token = Some(Duration::from_millis(400 + self.rng.u64(0..200)) * slower);
+            outcome.elapsed = Duration::from_millis(1_500) * slower;
             outcome.output_tokens = Some(100);
         }
         outcome
@@ -321,7 +401,11 @@ impl World {
         one.next_report_ms = now_ms + self.rng.u64(200..=300);
         self.examine(region, edge);
         let one = &mut self.regions[region].edges[edge];
-        let mut cells: Vec<ReportCell> = (0..self.shape.endpoints)
+        let endpoints = 0..self.shape.endpoints;
+        // Only what was tried since the last report can have anything to tell.
+        let mut cells: Vec<ReportCell> = endpoints
+            .clone()
+            .filter(|number| std::mem::take(&mut one.tried[*number]))
             .map(|number| EndpointIndex::new(number as u32))
             .filter_map(|index| Some(ReportCell::of(self.snapshot.endpoint(index).id(), &one.health.take_increment(index)?, 0)))
             .collect();
@@ -330,7 +414,12 @@ impl World {
             Some(Lie::Pessimist) => cells.iter_mut().for_each(|cell| cell.server_error += std::mem::take(&mut cell.ok)),
             Some(Lie::Optimist) => cells.iter_mut().for_each(|cell| cell.ok += std::mem::take(&mut cell.server_error)),
             Some(Lie::Flood) => {
-                cells = (0..self.shape.endpoints).map(|number| claim(&self.snapshot, number, 0, 1_000)).collect();
+                cells = endpoints.map(|number| claim(&self.snapshot, number, 0, 1_000)).collect();
+            }
+            Some(Lie::Flapping) => {
+                let broken = |number: usize| (now_ms / (1_000 + 137 * number as u64)).is_multiple_of(2);
+                let says = |number| if broken(number) { (0, 6) } else { (6, 0) };
+                cells = endpoints.map(|number| claim(&self.snapshot, number, says(number).0, says(number).1)).collect();
             }
         }
         one.seq += 1;
@@ -364,7 +453,7 @@ impl World {
             .into_iter()
             .map(|(endpoint, mut sight)| {
                 let endpoint = self.snapshot.endpoint(EndpointIndex::new(endpoint as u32));
-                if let Some(cell) = one.cells.get(&endpoint.id().0) {
+                if let Some((_, cell)) = one.cells.get(&endpoint.id().0) {
                     let out = tidegate_proto::region_verdict(cell.verdict).is_out();
                     sight.region_reporters = if out { cell.reporters.max(2) } else { cell.reporters };
                     sight.region_failed = if out { 1.0 } else { 1.0 - f64::from(cell.success_permille) / 1_000.0 };
@@ -386,10 +475,9 @@ impl World {
             return;
         }
         let region = &mut self.regions[number];
-        let agreed = region.agreed.clone();
-        region.fleet.tick(&agreed, at(now_ms));
+        region.fleet.tick(&region.agreed, at(now_ms));
         let digest_is_due = now_ms >= region.next_digest_ms;
-        if let Some(digested) = region.fleet.digest(&agreed, UNIX_MS + now_ms, at(now_ms))
+        if let Some(digested) = region.fleet.digest(&region.agreed, UNIX_MS + now_ms, at(now_ms))
             && (digested.urgent || digest_is_due)
         {
             region.next_digest_ms = now_ms + 1_000;
@@ -456,8 +544,9 @@ impl World {
         let one = &mut self.regions[region].edges[edge];
         one.suspects = (view.active_edges, view.suspect_edges);
         for cell in &view.cells {
-            let before = one.cells.insert(cell.endpoint, *cell);
-            if let (true, Some(index)) = (before.is_some_and(|before| before.closings != cell.closings), find(&snapshot, cell.endpoint)) {
+            let Some(index) = find(&snapshot, cell.endpoint) else { continue };
+            let before = one.cells.insert(cell.endpoint, (index, *cell));
+            if before.is_some_and(|(_, before)| before.closings != cell.closings) {
                 one.health.taken_back(index, now + Duration::from_millis(self.rng.u64(0..5_000)), now);
             }
         }
@@ -470,9 +559,10 @@ impl World {
             find(&snapshot, probe.endpoint).inspect(|index| one.health.grant_probe(*index, until));
         }
         one.tokens = held;
-        for cell in one.cells.values() {
-            find(&snapshot, cell.endpoint).inspect(|index| one.health.set_remote(*index, cell.evidence(now)));
+        for (index, cell) in one.cells.values() {
+            one.health.set_remote(*index, cell.evidence(now));
         }
+        one.moved_ms = self.now_ms;
     }
 
     /// Whether an edge's own breaker took the endpoint out.

@@ -179,6 +179,10 @@ pub fn judge_windows(windows: &[Vec<Reporter>], active_edges: usize, rules: &Ver
         return finding;
     }
     for window in shorter {
+        // The cheap half of the rule first: nearly always it is the end of it.
+        if active_edges >= rules.few_edges && failing(window, rules) < rules.quorum(active_edges) as f64 {
+            continue;
+        }
         let early = judge(window, active_edges, rules);
         let noise = (early.failure_ratio * (1.0 - early.failure_ratio) / early.samples.max(1.0)).sqrt();
         if early.verdict != RegionVerdict::Healthy && early.failure_ratio - noise >= rules.ratio {
@@ -208,11 +212,10 @@ pub fn judge(reporters: &[Reporter], active_edges: usize, rules: &VerdictRules) 
         let fails = enough && voters.all(|voter| voter.ratio() >= rules.ratio);
         (if fails { RegionVerdict::Degraded } else { RegionVerdict::Healthy }, enough)
     } else {
-        let failing: f64 = counting().filter(|one| one.ratio() >= rules.ratio).map(|one| one.confidence.min(1.0)).sum();
         let enough = samples >= rules.samples;
         let out = enough
             && failure_ratio >= rules.ratio
-            && failing >= rules.quorum(active_edges) as f64
+            && failing(reporters, rules) >= rules.quorum(active_edges) as f64
             && fails_without_the_loudest(weighted, rules.faulty(active_edges), rules);
         (if out { RegionVerdict::Ejected } else { RegionVerdict::Healthy }, enough)
     };
@@ -229,6 +232,12 @@ pub fn judge(reporters: &[Reporter], active_edges: usize, rules: &VerdictRules) 
         confidence: (trust / TRUSTED_REPORTERS).min(1.0),
         ours: failed > 0.0 && counting().map(|reporter| reporter.pointing_at_us).sum::<f64>() * 2.0 >= failed,
     }
+}
+
+/// Edges that see the endpoint fail themselves, each by its confidence.
+fn failing(reporters: &[Reporter], rules: &VerdictRules) -> f64 {
+    let failing = reporters.iter().filter(|one| one.counts() && one.ratio() >= rules.ratio);
+    failing.map(|one| one.confidence.min(1.0)).sum()
 }
 
 /// One reporter as it counts.
