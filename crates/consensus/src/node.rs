@@ -16,6 +16,7 @@ use tidegate_runtime::mesh::Dial;
 use tidegate_runtime::tasks::Tasks;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::config::ConsensusConfig;
 use crate::error::StartError;
@@ -68,6 +69,8 @@ pub(crate) struct Running {
     /// Changes of the membership, one at a time.
     pub(crate) changes: tokio::sync::Mutex<()>,
     pub(crate) preferred_regions: Vec<String>,
+    /// When a leader's heartbeat was last accepted.
+    pub(crate) heard: Mutex<Option<Instant>>,
 }
 
 impl Node {
@@ -131,6 +134,7 @@ impl Node {
             links,
             changes: tokio::sync::Mutex::new(()),
             preferred_regions: self.config.preferred_regions.clone(),
+            heard: Mutex::default(),
         });
         *self.running.write() = Some(Arc::clone(&running));
         self.publish_status();
@@ -142,8 +146,9 @@ impl Node {
         let now = self.look();
         self.metrics.observe(&now);
         self.status.send_if_modified(|status| {
-            // The age changes always and means nothing to those who wait for a change.
-            let changed = Status { millis_since_quorum_ack: status.millis_since_quorum_ack, ..now.clone() } != *status;
+            // The ages change always and mean nothing to those who wait for a change.
+            let ages = (status.millis_since_quorum_ack, status.millis_since_leader);
+            let changed = Status { millis_since_quorum_ack: ages.0, millis_since_leader: ages.1, ..now.clone() } != *status;
             *status = now;
             changed
         });
@@ -163,6 +168,10 @@ impl Node {
         let metrics = running.raft.metrics().borrow_watched().clone();
         let mut status = status(&running.own, &metrics);
         status.applied = status.applied.max(*self.state.applied().borrow());
+        status.millis_since_leader = match status.role {
+            Role::Leader => status.millis_since_quorum_ack,
+            _ => running.heard.lock().map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)),
+        };
         status.refusing = refusing;
         if let Some(failure) = failed {
             status.fatal = Some(failure);
@@ -244,6 +253,7 @@ fn status(own: &RaftHello, metrics: &RaftMetrics<Tokio>) -> Status {
         applied: metrics.last_applied.map_or(0, |id| id.index),
         snapshot: metrics.snapshot.map_or(0, |id| id.index),
         millis_since_quorum_ack: if alone { Some(0) } else { acked.filter(|_| leads) },
+        millis_since_leader: None,
         refusing: None,
         fatal: metrics.running_state.as_ref().err().map(|error| error_text(error)),
         members: members.collect(),

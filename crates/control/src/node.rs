@@ -454,13 +454,14 @@ pub fn take_report(fleet: Arc<OnceLock<FleetService>>, followers: Followers, clo
     })
 }
 
-/// Milliseconds since this node last knew of a leader: what it serves may be as old as that.
+/// Milliseconds since this node last heard from a leader, or from a quorum when it leads: what it serves may be as old as that. That it can
+/// name a leader says nothing: a node that is cut off goes on naming the one it had.
 fn staleness(agreement: &Agreement, clock: Clock) -> crate::api::sync::Staleness {
     let (agreement, last) = (agreement.clone(), AtomicU64::new(clock.unix_millis()));
     Arc::new(move || {
         let now = clock.unix_millis();
-        if agreement.status().leader.is_some() {
-            last.store(now, Ordering::Relaxed);
+        if let Some(age) = agreement.status().millis_since_leader {
+            last.fetch_max(now.saturating_sub(age), Ordering::Relaxed);
         }
         now.saturating_sub(last.load(Ordering::Relaxed))
     })

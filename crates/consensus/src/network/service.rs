@@ -94,6 +94,9 @@ impl Raft for Served {
         let previous = append.prev_log_id;
         let last = append.entries.last().map(|entry| entry.log_id).or(previous);
         let response = running.raft.append_entries(append).await.map_err(stopped)?;
+        if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
+            *running.heard.lock() = Some(tokio::time::Instant::now());
+        }
         if response == AppendEntriesResponse::Conflict && previous.is_none() {
             return Err(Status::internal("a conflict with the beginning of the log"));
         }

@@ -38,6 +38,7 @@ pub(super) fn node(status: &Status) -> Value {
         "committed": status.committed,
         "applied": status.applied,
         "millis_since_quorum_ack": status.millis_since_quorum_ack,
+        "millis_since_leader": status.millis_since_leader,
         "refusing": status.refusing,
         "fatal": status.fatal,
     })

@@ -46,6 +46,7 @@ impl Alone {
             term: TERM,
             leader: Some(NODE),
             millis_since_quorum_ack: Some(0),
+            millis_since_leader: Some(0),
             members: vec![member],
             ..Status::default()
         };
