@@ -101,9 +101,7 @@ fn seconds(time: Duration) -> String {
 fn write_again(mesh: &Mesh, region: &str, nodes: &[usize], name: &str) -> (String, Duration) {
     let mut key = String::new();
     let mut turn = nodes.iter().cycle();
-    let gap = until("a write to succeed", || {
-        create_key(mesh, region, *turn.next().unwrap(), name).map(|created| key = created).is_ok()
-    });
+    let gap = until("a write to succeed", || create_key(mesh, region, *turn.next().unwrap(), name).map(|created| key = created).is_ok());
     (key, gap)
 }
 

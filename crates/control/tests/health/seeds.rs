@@ -8,6 +8,7 @@ pub(crate) fn seeds(usual: u64) -> u64 {
 }
 
 /// Runs a test over its seeds, or over the one that `TIDEGATE_SEED` names.
+#[expect(clippy::print_stderr, reason = "a seed that failed says how it is run again")]
 pub(crate) fn each_seed(test: &str, usual: u64, mut run: impl FnMut(u64)) {
     let range = match number("TIDEGATE_SEED") {
         Some(seed) => seed..seed + 1,

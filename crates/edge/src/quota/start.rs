@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use tidegate_ledger::{Filter, Period as SumPeriod, Retention, Rollups, Row};
 use tidegate_quota::{
-    Bucket, Limit, MemoryStore, Meter, Period, QuotaStore, RedisOptions, RedisStore, Scope, SpentEntry, StoreError, SystemClock,
-    Window,
+    Bucket, Limit, MemoryStore, Meter, Period, QuotaStore, RedisOptions, RedisStore, Scope, SpentEntry, StoreError, SystemClock, Window,
 };
 
 use super::estimate::micro_dollars;

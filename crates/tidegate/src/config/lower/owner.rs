@@ -18,7 +18,7 @@ impl<'a> Lowering<'a> {
             let mut limits = self.owner_limits(&organisation.limits, Scope::Organisation, Some(names), place.get("limits"));
             let credits = organisation.credits.as_ref().and_then(|credits| self.dollars(credits, place.get("credits")));
             if let Some(credits) = credits {
-                if limits.iter().any(|limit| is_whole_total(limit)) {
+                if limits.iter().any(is_whole_total) {
                     self.error(place.get("credits"), "credits beside a `spend_total` limit count the same", "keep one of them");
                 }
                 let total = Limit::new(Scope::Organisation, Dimension::Spend(Window::Total), credits);
