@@ -19,15 +19,16 @@ use tidegate_control::node::{take_report, tell_edges};
 use tidegate_control::publisher::Followers;
 use tidegate_control::{Machine, Published};
 use tidegate_edge::Edge;
-use tidegate_edge::config::{ControlEndpoint, ControlLinkConfig, EdgeConfig, KeyPolicy, MeshConfig};
+use tidegate_edge::config::{ControlEndpoint, ControlLinkConfig, EdgeConfig, KeyPolicy, MeshConfig, OrganisationConfig};
 use tidegate_edge::control_link::{Compile, ControlServices, nothing};
-use tidegate_ledger::Rate;
+use tidegate_ledger::{Fee, Rate};
 use tidegate_proto::v1::sync_server::SyncServer;
 use tidegate_proto::v1::{
     Change, Command, CreateKey, EdgeStatus, EditKey, GoAway, Key, KeySecret, Reply, Resource, ResourceId, RevokeKeys, command, reply,
 };
 use tidegate_proto::{Kind, Problem, ResourceMap};
 use tidegate_provider_sim::SimHandle;
+use tidegate_quota::{Dimension, Limit, Scope};
 use tidegate_runtime::clock::{Clock, Forward};
 use tidegate_runtime::mesh::{PlainDialer, PlainListener, incoming};
 use tidegate_runtime::{Shutdown, Tasks};
@@ -76,6 +77,10 @@ pub struct Body {
     pub drained: bool,
     /// Of an endpoint: US dollars per million tokens.
     pub price: Option<String>,
+    /// Of an organisation: requests per minute that its keys share.
+    pub requests_per_minute: Option<u64>,
+    /// Of an organisation: what it pays on top, parts per million.
+    pub markup_ppm: u32,
     /// Compiling it fails with this message.
     pub wrong: Option<String>,
     /// Compiling it panics.
@@ -235,6 +240,12 @@ impl ControlNode {
     /// Makes a key.
     pub fn create_key(&self, public_id: &str, text: &str) -> u64 {
         self.agree(command::Body::CreateKey(CreateKey { key: Some(key_of(public_id, text, "")), ..CreateKey::default() }))
+    }
+
+    /// Makes a key of an organisation.
+    pub fn create_member(&self, public_id: &str, text: &str, organisation: &str) -> u64 {
+        let key = Key { organisation: organisation.to_owned(), ..key_of(public_id, text, "") };
+        self.agree(command::Body::CreateKey(CreateKey { key: Some(key), ..CreateKey::default() }))
     }
 
     /// Disables or enables a key.
@@ -455,6 +466,14 @@ fn compile(base: Arc<MeshConfig>) -> Compile {
         let there = |kind, name: &str| bodies.get(&(kind, name.to_owned()));
         let mut mesh = (*base).clone();
         mesh.keys.clear();
+        for ((_, name), body) in bodies.iter().filter(|((kind, _), _)| *kind == Kind::Organisation) {
+            let rate = |amount| Limit::new(Scope::Organisation, Dimension::RequestsPerMinute, amount);
+            mesh.organisations.push(OrganisationConfig {
+                fee: Fee { markup_ppm: body.markup_ppm, own_key_ppm: 0 },
+                limits: body.requests_per_minute.map(rate).into_iter().collect(),
+                ..OrganisationConfig::new(name)
+            });
+        }
         mesh.providers.retain(|provider| there(Kind::Provider, &provider.info.slug).is_some());
         mesh.models.retain(|model| there(Kind::Model, &model.slug).is_some());
         mesh.endpoints.retain_mut(|endpoint| {

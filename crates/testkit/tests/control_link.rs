@@ -5,6 +5,7 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use tidegate_edge::config::ControlEndpoint;
+use tidegate_ledger::{Money, Rate};
 use tidegate_proto::Kind;
 use tidegate_provider_sim::Script;
 use tidegate_testkit::control::{Body, Following, FollowingEdge, damage, key_of, until};
@@ -98,6 +99,48 @@ async fn keys_change_also_while_a_revision_is_refused() {
     assert!(following.node.followers().revoked(index, Duration::from_secs(30)).await.is_empty());
     assert_eq!(ask_with(&edge, "a-key-of-this-test").await, 401);
     assert_eq!(ask(&edge).await, 200);
+    edge.edge.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_organisations_limit_and_fee_hold_for_its_keys_and_change_while_they_are_used() {
+    let following = Topology::new().provider("a", |_| {}).under_control();
+    let edge = following.ready_edge("e").await;
+    // A burst of one, and one more every ten seconds.
+    let declared = |requests_per_minute, markup_ppm| Body { requests_per_minute, markup_ppm, ..Body::default() };
+    following.node.put(&[(Kind::Organisation, "acme", declared(Some(6), 50_000)), (Kind::Organisation, "other", declared(None, 0))]);
+    following.node.create_member("k1", "first-member", "acme");
+    following.node.create_member("k2", "second-member", "acme");
+    let index = following.node.create_member("k3", "stranger", "other");
+    following.node.until_applied("e", index).await;
+    let asking = |key| {
+        let caller = edge.caller().with_key(key);
+        async move { caller.post("/v1/chat/completions", &chat("m", "hello")).await }
+    };
+    let charged = |answer: &tidegate_testkit::Answer| {
+        let usage = answer.json()["usage"].clone();
+        let tokens = usage["prompt_tokens"].as_u64().zip(usage["completion_tokens"].as_u64()).map(|(a, b)| a + b).expect("tokens");
+        let cost = Money::parse_usd(&usage["cost"].to_string()).expect("a cost");
+        (cost, Rate::per_million_usd("1").expect("a rate").times(tokens))
+    };
+    let first = asking("first-member").await;
+    assert_eq!(first.status, 200, "{}", first.text());
+    let (cost, price) = charged(&first);
+    assert_eq!(cost, price + price.share_ppm(50_000), "the fee of the organisation");
+    let refused = asking("second-member").await;
+    assert_eq!(refused.status, 429, "both keys share one limit");
+    assert_eq!(refused.json()["error"]["metadata"]["limit_source"], "organisation_rate_limit");
+    assert_eq!(asking("stranger").await.status, 200, "and nobody else does");
+    assert_eq!(ask(&edge).await, 200, "nor does a key of nobody");
+
+    let index = following.node.put(&[(Kind::Organisation, "acme", declared(Some(60_000), 100_000))]);
+    following.node.until_applied("e", index).await;
+    for key in ["first-member", "second-member"] {
+        let answer = asking(key).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let (cost, price) = charged(&answer);
+        assert_eq!(cost, price + price.share_ppm(100_000));
+    }
     edge.edge.shutdown().await;
 }
 
