@@ -19,7 +19,6 @@ mod caller;
 mod canned;
 mod certs;
 pub mod control;
-pub mod processes;
 pub mod raw;
 mod topology;
 mod wan;

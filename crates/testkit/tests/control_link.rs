@@ -5,7 +5,6 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use tidegate_edge::config::ControlEndpoint;
-use tidegate_ledger::{Money, Rate};
 use tidegate_proto::Kind;
 use tidegate_provider_sim::Script;
 use tidegate_testkit::control::{Body, Following, FollowingEdge, damage, key_of, until};
@@ -99,48 +98,6 @@ async fn keys_change_also_while_a_revision_is_refused() {
     assert!(following.node.followers().revoked(index, Duration::from_secs(30)).await.is_empty());
     assert_eq!(ask_with(&edge, "a-key-of-this-test").await, 401);
     assert_eq!(ask(&edge).await, 200);
-    edge.edge.shutdown().await;
-}
-
-#[tokio::test]
-async fn an_organisations_limit_and_fee_hold_for_its_keys_and_change_while_they_are_used() {
-    let following = Topology::new().provider("a", |_| {}).under_control();
-    let edge = following.ready_edge("e").await;
-    // A burst of one, and one more every ten seconds.
-    let declared = |requests_per_minute, markup_ppm| Body { requests_per_minute, markup_ppm, ..Body::default() };
-    following.node.put(&[(Kind::Organisation, "acme", declared(Some(6), 50_000)), (Kind::Organisation, "other", declared(None, 0))]);
-    following.node.create_member("k1", "first-member", "acme");
-    following.node.create_member("k2", "second-member", "acme");
-    let index = following.node.create_member("k3", "stranger", "other");
-    following.node.until_applied("e", index).await;
-    let asking = |key| {
-        let caller = edge.caller().with_key(key);
-        async move { caller.post("/v1/chat/completions", &chat("m", "hello")).await }
-    };
-    let charged = |answer: &tidegate_testkit::Answer| {
-        let usage = answer.json()["usage"].clone();
-        let tokens = usage["prompt_tokens"].as_u64().zip(usage["completion_tokens"].as_u64()).map(|(a, b)| a + b).expect("tokens");
-        let cost = Money::parse_usd(&usage["cost"].to_string()).expect("a cost");
-        (cost, Rate::per_million_usd("1").expect("a rate").times(tokens))
-    };
-    let first = asking("first-member").await;
-    assert_eq!(first.status, 200, "{}", first.text());
-    let (cost, price) = charged(&first);
-    assert_eq!(cost, price + price.share_ppm(50_000), "the fee of the organisation");
-    let refused = asking("second-member").await;
-    assert_eq!(refused.status, 429, "both keys share one limit");
-    assert_eq!(refused.json()["error"]["metadata"]["limit_source"], "organisation_rate_limit");
-    assert_eq!(asking("stranger").await.status, 200, "and nobody else does");
-    assert_eq!(ask(&edge).await, 200, "nor does a key of nobody");
-
-    let index = following.node.put(&[(Kind::Organisation, "acme", declared(Some(60_000), 100_000))]);
-    following.node.until_applied("e", index).await;
-    for key in ["first-member", "second-member"] {
-        let answer = asking(key).await;
-        assert_eq!(answer.status, 200, "{}", answer.text());
-        let (cost, price) = charged(&answer);
-        assert_eq!(cost, price + price.share_ppm(100_000));
-    }
     edge.edge.shutdown().await;
 }
 
@@ -383,45 +340,4 @@ async fn child_edge() {
     std::fs::write(&partial, address.to_string()).expect("a directory of the test");
     std::fs::rename(&partial, format!("{directory}/address")).expect("a directory of the test");
     std::future::pending::<()>().await;
-}
-
-/// What one edge sees of a provider changes what another chooses that never failed there.
-#[tokio::test]
-async fn a_failure_that_one_edge_sees_changes_the_choice_of_another() {
-    let following = two();
-    let (one, other) = (following.ready_edge("one").await, following.ready_edge("other").await);
-    let up = |edge: &FollowingEdge| edge.metric("tidegate_provider_up", &[("endpoint", "a/m")]);
-    until(|| (following.node.metric("tidegate_fleet_edges", &[("state", "active")]) == 2.0).then_some(())).await;
-    assert_eq!((up(&one), up(&other)), (1.0, 1.0));
-
-    // Half as dear is chosen four times out of five.
-    let before = following.sim("a").stats().requests;
-    for _ in 0..40 {
-        assert_eq!(ask(&other).await, 200);
-    }
-    let healthy = following.sim("a").stats().requests - before;
-    assert!(healthy > 20, "{healthy} of 40");
-
-    let mut only = chat("m", "hello");
-    only["provider"] = serde_json::json!({ "only": ["a"], "allow_fallbacks": false });
-    let told = async {
-        // What is told ages, and windows are seconds: it fails for as long as nobody noticed.
-        while up(&one) == 1.0 || up(&other) == 1.0 {
-            following.sim("a").push_script(Script::status(500));
-            assert!(one.post("/v1/chat/completions", &only).await.status >= 500);
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), told).await.expect("the region hears of it");
-    assert_eq!((up(&one), up(&other)), (0.5, 0.5), "two edges degrade and do not eject");
-    assert_eq!(following.node.metric("tidegate_provider_up", &[("endpoint", "a/m"), ("region", "test")]), 0.5);
-    assert_eq!(other.metric("tidegate_edge_breaker_state", &[]), 0.0, "it saw no failure itself");
-
-    let before = following.sim("a").stats().requests;
-    for _ in 0..40 {
-        assert_eq!(ask(&other).await, 200);
-    }
-    let degraded = following.sim("a").stats().requests - before;
-    assert!(degraded < healthy, "{degraded} of 40, and {healthy} when it was healthy");
-    one.edge.shutdown().await;
-    other.edge.shutdown().await;
 }

@@ -3,11 +3,10 @@
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use tidegate_edge::config::{KeyConfig, LedgerConfig, OrganisationConfig, QuotaConfig, StoreConfig};
+use tidegate_edge::config::{KeyConfig, LedgerConfig, QuotaConfig, StoreConfig};
 use tidegate_ledger::Money;
-use tidegate_quota::{Dimension, Funding, Limit, RedisOptions, RedisTopology, Scope, Window};
+use tidegate_quota::{Dimension, Limit, RedisOptions, RedisTopology, Scope, Window};
 use tidegate_testkit::{KEY, Mesh, Topology, chat, key};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const CHAT: &str = "/v1/chat/completions";
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -15,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct Redis {
     process: Child,
     port: u16,
-    folder: tempfile::TempDir,
+    _folder: tempfile::TempDir,
 }
 
 impl Drop for Redis {
@@ -29,37 +28,15 @@ impl Redis {
     async fn start() -> Self {
         let port = std::net::TcpListener::bind(("127.0.0.1", 0)).and_then(|socket| socket.local_addr()).expect("a free port").port();
         let folder = tempfile::tempdir().expect("a directory");
-        let process = Self::spawn(port, folder.path());
-        let redis = Self { process, port, folder };
-        redis.until_listening().await;
-        redis
-    }
-
-    fn spawn(port: u16, folder: &std::path::Path) -> Child {
-        Command::new("redis-server")
+        let process = Command::new("redis-server")
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
-            .arg(folder)
+            .arg(folder.path())
             .stdout(Stdio::null())
             .spawn()
-            .expect("redis-server 7 or newer: `apt-get install redis-server`")
-    }
-
-    /// Starts it again at the same address, with nothing in it.
-    async fn again(&mut self) {
-        self.process = Self::spawn(self.port, self.folder.path());
-        self.until_listening().await;
-    }
-
-    async fn wipe(&self) {
-        let mut link = tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.expect("a server");
-        link.write_all(b"FLUSHALL\r\n").await.expect("a request");
-        let mut answer = [0; 5];
-        link.read_exact(&mut answer).await.expect("an answer");
-        assert_eq!(&answer, b"+OK\r\n");
-    }
-
-    async fn until_listening(&self) {
-        until("redis-server to listen", || async { tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_ok() }).await;
+            .expect("redis-server 7 or newer: `apt-get install redis-server`");
+        let redis = Self { process, port, _folder: folder };
+        until("redis-server to listen", || async { tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok() }).await;
+        redis
     }
 
     fn store(&self) -> StoreConfig {
@@ -211,86 +188,5 @@ async fn a_store_that_is_away_is_never_a_401_or_a_500() {
         (503, "provider_overloaded"),
         "what was used cannot be read, and nothing is made up"
     );
-    mesh.edge.shutdown().await;
-}
-
-/// Credits of an organisation, and its two keys.
-fn prepaid(credits: u64) -> (OrganisationConfig, Vec<KeyConfig>) {
-    let limit = Limit { funding: Funding::Prepaid, ..Limit::new(Scope::Organisation, Dimension::Spend(Window::Total), credits) };
-    let organisation = OrganisationConfig { limits: vec![limit], credits: Some(credits), ..OrganisationConfig::new("acme") };
-    let member = |name: &str, text: &str| KeyConfig { organisation: Some("acme".to_owned()), ..key(name, text) };
-    (organisation, vec![member("test", KEY), member("other", "other-key")])
-}
-
-async fn prepaid_edge(redis: &Redis, directory: &std::path::Path, credits: u64) -> Mesh {
-    let (organisation, mut keys) = prepaid(credits);
-    let (ledger, store) = (LedgerConfig { directory: Some(directory.to_owned()), ..LedgerConfig::default() }, redis.store());
-    Topology::new()
-        .provider("a", |_| {})
-        .with(|topology| {
-            topology.organisations = vec![organisation];
-            topology.more_keys = vec![keys.remove(1)];
-            topology.key = keys.remove(0);
-            topology.ledger = ledger;
-            topology.quota = QuotaConfig { store };
-        })
-        .start()
-        .await
-}
-
-/// What an organisation has spent as the counter in Redis says, micro-dollars.
-async fn counted(mesh: &Mesh) -> Option<Money> {
-    let answer = mesh.get("/v1/key").await;
-    let data = (answer.status == 200).then(|| answer.json()["data"]["tidegate"]["limits"].clone())?;
-    let limits = data.as_array()?;
-    Money::parse_usd(&limits.iter().find(|limit| limit["prepaid"] == true)?["used"].to_string()).ok()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_wiped_redis_opens_prepaid_keys_again_with_what_every_edge_has_spent() {
-    let (redis, directory) = (Redis::start().await, tempfile::tempdir().expect("a directory"));
-    let one = prepaid_edge(&redis, &directory.path().join("1"), 1_000_000).await;
-    let two = prepaid_edge(&redis, &directory.path().join("2"), 1_000_000).await;
-    let mut sum = Money::ZERO;
-    // A fresh store and an organisation that never spent: open from the first request on.
-    for mesh in [&one, &two, &two, &two] {
-        let answer = mesh.post(CHAT, &chat("m", "hello")).await;
-        assert_eq!(answer.status, 200, "{}", answer.text());
-        sum += Money::parse_usd(&answer.json()["usage"]["cost"].to_string()).expect("a cost");
-    }
-    until("the sums of the region", || async {
-        Money::parse_usd(&one.get("/v1/credits").await.json()["data"]["total_usage"].to_string()) == Ok(sum)
-    })
-    .await;
-    until("what was spent to be settled", || async { counted(&one).await == Some(sum) }).await;
-
-    redis.wipe().await;
-    // Only one edge is used from here on: what the idle one spent has to be there all the same.
-    until("prepaid keys to be open again", || async { one.post(CHAT, &chat("m", "hello")).await.status == 200 }).await;
-    until("the counter to hold what both have spent", || async { counted(&one).await.is_some_and(|used| used >= sum) }).await;
-    until("the region's sums to be whole again", || async {
-        Money::parse_usd(&one.get("/v1/credits").await.json()["data"]["total_usage"].to_string()).is_ok_and(|used| used > sum)
-    })
-    .await;
-    one.edge.shutdown().await;
-    two.edge.shutdown().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_redis_that_comes_back_empty_is_told_what_was_spent() {
-    let (mut redis, directory) = (Redis::start().await, tempfile::tempdir().expect("a directory"));
-    let mesh = prepaid_edge(&redis, directory.path(), 1_000_000).await;
-    let mut sum = Money::ZERO;
-    for _ in 0..3 {
-        let answer = mesh.post(CHAT, &chat("m", "hello")).await;
-        sum += Money::parse_usd(&answer.json()["usage"]["cost"].to_string()).expect("a cost");
-    }
-    until("what was spent to be settled", || async { counted(&mesh).await == Some(sum) }).await;
-    redis.process.kill().expect("a running server");
-    redis.process.wait().expect("an end");
-    assert_eq!(mesh.post(CHAT, &chat("m", "hello")).await.status, 503, "nothing is lent while it cannot be counted");
-    redis.again().await;
-    until("prepaid keys to be open again", || async { mesh.post(CHAT, &chat("m", "hello")).await.status == 200 }).await;
-    until("the counter to hold what was spent before", || async { counted(&mesh).await.is_some_and(|used| used > sum) }).await;
     mesh.edge.shutdown().await;
 }
