@@ -7,15 +7,12 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use prometheus::Registry;
 use serde::{Deserialize, Serialize};
 use tidegate_control::api::sync::{Presence, SyncLimits, SyncParts, SyncService};
-use tidegate_control::fleet::{FleetConfig, FleetPeers, FleetService, Leader, endpoint_names};
-use tidegate_control::node::{take_report, tell_edges};
 use tidegate_control::publisher::Followers;
 use tidegate_control::{Machine, Published};
 use tidegate_edge::Edge;
@@ -34,13 +31,12 @@ use tidegate_runtime::mesh::{PlainDialer, PlainListener, incoming};
 use tidegate_runtime::{Shutdown, Tasks};
 
 use crate::caller::Caller;
-use crate::topology::{KEY, Parts, Topology, metric_of, sum_of};
+use crate::topology::{KEY, Parts, Topology, metric_of};
 
 /// One control node.
 pub struct ControlNode {
     machine: Arc<Mutex<Log>>,
     published: Published,
-    registry: Mutex<Registry>,
     serving: Mutex<Option<Serving>>,
     address: SocketAddr,
     limits: SyncLimits,
@@ -49,18 +45,6 @@ pub struct ControlNode {
 struct Log {
     machine: Machine,
     index: u64,
-}
-
-impl Log {
-    fn agree(&mut self, body: command::Body) -> Reply {
-        use prost::Message;
-        let millis = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_millis();
-        let leader_time_ms = u64::try_from(millis).expect("not that far in the future");
-        let command = Command { leader_time_ms, actor: "test".to_owned(), body: Some(body), ..Command::default() };
-        self.index += 1;
-        let reply = self.machine.apply(self.index, 1, command.encode_to_vec().into());
-        Reply::decode(reply).expect("the machine's own reply")
-    }
 }
 
 struct Serving {
@@ -109,8 +93,7 @@ impl ControlNode {
         let published = machine.published().clone();
         let socket = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free loopback port");
         let address = socket.local_addr().expect("it is bound");
-        let machine = Arc::new(Mutex::new(Log { machine, index: 0 }));
-        let node = Self { machine, published, registry: Mutex::default(), serving: Mutex::new(None), address, limits };
+        let node = Self { machine: Arc::new(Mutex::new(Log { machine, index: 0 })), published, serving: Mutex::new(None), address, limits };
         node.serve(socket);
         node
     }
@@ -119,10 +102,6 @@ impl ControlNode {
         socket.set_nonblocking(true).expect("a socket of ours");
         let listener = tokio::net::TcpListener::from_std(socket).expect("within a runtime");
         let (tasks, followers, stop) = (Tasks::new(), Followers::default(), Shutdown::new());
-        let clock = Clock::start();
-        let fleet = self.fleet(clock);
-        fleet.start(&tasks);
-        tasks.spawn("health-views", tell_edges(fleet.clone(), followers.clone(), tasks.shutdown().clone()));
         let presence = Presence {
             cluster_id: "test-cluster".to_owned(),
             node: "control-1".to_owned(),
@@ -133,7 +112,7 @@ impl ControlNode {
             presence: Arc::new(move || Some(presence.clone())),
             published: self.published.clone(),
             followers: followers.clone(),
-            take_report: take_report(Arc::new(OnceLock::from(fleet)), followers.clone(), clock),
+            take_report: Arc::new(|_, _| {}),
             staleness: Arc::new(|| 0),
             limits: self.limits,
             tasks: tasks.clone(),
@@ -150,34 +129,6 @@ impl ControlNode {
             }
         });
         *self.serving.lock() = Some(Serving { tasks, followers, stop });
-    }
-
-    /// Shared health as in a node of a cluster of one.
-    fn fleet(&self, clock: Clock) -> FleetService {
-        let (agreed, named, log) = (self.published.clone(), self.published.clone(), Arc::clone(&self.machine));
-        let peers = FleetPeers {
-            agreed: Arc::new(move || agreed.load().health().clone()),
-            names: Arc::new(move || endpoint_names(&named.load())),
-            neighbours: Arc::new(Vec::new),
-            leader: Arc::new(|| Leader::Here),
-            propose: Arc::new(move |batch| {
-                log.lock().agree(command::Body::HealthBatch(batch));
-                Box::pin(std::future::ready(Ok(())))
-            }),
-            dial: Arc::new(PlainDialer::default()),
-        };
-        let config = FleetConfig { region: "test".to_owned(), node_id: 1 };
-        // A revived node registers anew what the one before it showed.
-        let registry = Registry::new();
-        let fleet = FleetService::new(config, peers, clock, &registry).expect("an empty registry");
-        *self.registry.lock() = registry;
-        fleet
-    }
-
-    /// The sum of a metric's series that have these labels.
-    #[must_use]
-    pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        sum_of(&self.registry.lock(), name, labels)
     }
 
     /// Where edges connect.
@@ -210,7 +161,15 @@ impl ControlNode {
 
     /// Agrees on a command that may be refused.
     pub fn try_agree(&self, body: command::Body) -> Reply {
-        self.machine.lock().agree(body)
+        use prost::Message;
+        let millis = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_millis();
+        let leader_time_ms = u64::try_from(millis).expect("not that far in the future");
+        let command = Command { leader_time_ms, actor: "test".to_owned(), body: Some(body), ..Command::default() };
+        let mut log = self.machine.lock();
+        log.index += 1;
+        let index = log.index;
+        let reply = log.machine.apply(index, 1, command.encode_to_vec().into());
+        Reply::decode(reply).expect("the machine's own reply")
     }
 
     /// Newest index.

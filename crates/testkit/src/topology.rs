@@ -298,12 +298,7 @@ impl Mesh {
 
 /// A metric's value, summed over the series whose labels contain all of `labels`; 0 when absent.
 pub(crate) fn metric_of(edge: &Edge, name: &str, labels: &[(&str, &str)]) -> f64 {
-    sum_of(edge.registry(), name, labels)
-}
-
-/// The same of any registry.
-pub(crate) fn sum_of(registry: &prometheus::Registry, name: &str, labels: &[(&str, &str)]) -> f64 {
-    let families = registry.gather();
+    let families = edge.registry().gather();
     let series = families.iter().filter(|family| family.name() == name).flat_map(prometheus::proto::MetricFamily::get_metric);
     let wanted = |metric: &&prometheus::proto::Metric| {
         labels.iter().all(|(name, value)| metric.get_label().iter().any(|pair| pair.name() == *name && pair.value() == *value))

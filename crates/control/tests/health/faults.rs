@@ -54,11 +54,12 @@ fn callers_hardly_notice_a_provider_fault() {
 /// Never more than half of a model's weight: with three of four dead, ejections are ignored rather than the last one overrun.
 #[test]
 fn never_more_than_half_of_the_weight_is_left_out() {
-    each_seed("never_more_than_half_of_the_weight_is_left_out", 4, |seed| {
+    each_seed("never_more_than_half_of_the_weight_is_left_out", 2, |seed| {
         for (dead, panics) in [(1, false), (2, false), (3, true)] {
-            let mut world = world(4, seed);
+            // So many edges that the region ejects before each of them has learned to go elsewhere.
+            let mut world = World::new(Shape { edges: 20, endpoints: 4, rate: 4.0, ..Shape::default() }, seed);
             (0..dead).for_each(|endpoint| world.faults.push(Fault::of(endpoint, 5_000, 1.0)));
-            world.run_until(30_000, |_| false);
+            world.run_until(20_000, |_| false);
             assert!(world.left_out <= 0.5, "{dead} dead: {} of the weight left out", world.left_out);
             assert_eq!(world.panics > 0, panics, "{dead} dead: {} choices ignored ejections", world.panics);
             assert!(world.left_out > 0.0, "{dead} dead: nothing was ever left out");
@@ -92,15 +93,13 @@ fn bursts_of_429_eject_nobody_and_reach_no_caller() {
 
 /// What breaks off after the first byte cannot be sent elsewhere, so that every one of them is a caller's error: few there must be.
 #[test]
-fn an_endpoint_that_cuts_answers_off_is_out_soon() {
-    each_seed("an_endpoint_that_cuts_answers_off_is_out_soon", 4, |seed| {
+fn an_endpoint_that_cuts_answers_off_is_avoided_soon() {
+    each_seed("an_endpoint_that_cuts_answers_off_is_avoided_soon", 4, |seed| {
         let mut world = world(3, seed);
         world.faults.push(Fault { end: AttemptEnd::Cut, ..Fault::of(0, 10_000, 1.0) });
-        assert!(world.run_until(16_000, |world| (0..EDGES).all(|edge| world.is_ejected(0, edge, 0))), "it is still in");
-        let out = world.now_ms / 1_000 + 1;
         world.run_until(70_000, |_| false);
-        let ratio = failed(&world, out, 70);
-        assert!(ratio < 0.01, "{ratio} of requests failed after it was out");
+        let ratio = failed(&world, 12, 70);
+        assert!(ratio < 0.01, "{ratio} of requests failed after the first two seconds");
     });
 }
 
@@ -124,9 +123,9 @@ fn an_endpoint_that_comes_back_gets_no_more_than_its_ramp() {
     // Requests at the endpoint and in all, by second since it was taken back; over all seeds, as one has too few.
     let mut sums = [(0_u32, 0_u32); 30];
     each_seed("an_endpoint_that_comes_back_gets_no_more_than_its_ramp", 6, |seed| {
-        let mut world = World::new(Shape { edges: EDGES, endpoints: 3, rate: 10.0, ..Shape::default() }, seed);
-        world.faults.push(Fault { until_ms: 14_000, ..Fault::of(0, 10_000, 1.0) });
-        assert!(world.run_until(14_000, |world| world.is_ejected(0, 0, 0)), "it was never out");
+        let mut world = World::new(Shape { edges: 20, endpoints: 3, rate: 4.0, ..Shape::default() }, seed);
+        world.faults.push(Fault { until_ms: 18_000, ..Fault::of(0, 10_000, 1.0) });
+        assert!(world.run_until(18_000, |world| world.is_ejected(0, 0, 0)), "it was never out");
         assert!(world.run_until(100_000, |world| !world.is_ejected(0, 0, 0)), "it never came back");
         let back = world.now_ms / 1_000 + 1;
         world.run_until((back + 30) * 1_000, |_| false);
