@@ -116,9 +116,12 @@ impl Admin {
     }
 
     async fn managed(&self, through: &str, asked: ManageRequest) -> Result<Done, AdminError> {
-        self.parts.proposer.agreement().read_barrier().await.map_err(|error| {
-            AdminError::unavailable("no_leader", format!("keys cannot be managed at the moment: {error}; ask again"))
-        })?;
+        self.parts
+            .proposer
+            .agreement()
+            .read_barrier()
+            .await
+            .map_err(|error| AdminError::unavailable("no_leader", format!("keys cannot be managed at the moment: {error}; ask again")))?;
         let state = self.parts.published.load();
         let key = self.authentic(&state, &asked)?;
         let owners = owners(&state);
@@ -257,9 +260,7 @@ impl Managing<'_> {
         let by_id = self.state.get(Kind::Key, handle).and_then(|resource| Key::decode(resource.body.clone()).ok());
         let found = match (by_id, blake3::Hash::from_hex(handle)) {
             (Some(key), _) => Some(key).filter(|key| self.reach.covers(key)),
-            (None, Ok(digest)) => {
-                self.reached().find(|key| key.secrets.iter().any(|secret| secret.digest.as_ref() == digest.as_bytes()))
-            }
+            (None, Ok(digest)) => self.reached().find(|key| key.secrets.iter().any(|secret| secret.digest.as_ref() == digest.as_bytes())),
             (None, Err(_)) => None,
         };
         let shown: String = handle.chars().filter(|c| !c.is_control()).take(64).collect();
@@ -454,7 +455,8 @@ mod tests {
     #[test]
     fn other_limits_are_left_alone() {
         let narrow = json!({ "spend_per_day": 1, "model": "acme/one" });
-        let kept = json!({ "limits": [{ "requests_per_minute": 60 }, narrow, { "spend_per_month": "20.00", "warn_at": 80 }], "mode": "fast" });
+        let kept =
+            json!({ "limits": [{ "requests_per_minute": 60 }, narrow, { "spend_per_month": "20.00", "warn_at": 80 }], "mode": "fast" });
         let Value::Object(mut policy) = kept else { unreachable!() };
         assert_eq!(spend(&policy), Some((2, "spend_per_month", json!(20.0))));
         limit(&mut policy, Some(Some(number("7"))), Some(Some("weekly".into()))).unwrap();
@@ -473,11 +475,8 @@ mod tests {
     #[test]
     fn a_management_key_reaches_inference_keys_of_its_owner() {
         let owners: HashMap<_, _> = [("search".to_owned(), "acme".to_owned())].into();
-        let key = |organisation: &str, workspace: &str| Key {
-            organisation: organisation.into(),
-            workspace: workspace.into(),
-            ..Key::default()
-        };
+        let key =
+            |organisation: &str, workspace: &str| Key { organisation: organisation.into(), workspace: workspace.into(), ..Key::default() };
         let reach = |organisation: &str, workspace: &str| Reach {
             organisation: organisation.into(),
             workspace: workspace.into(),
