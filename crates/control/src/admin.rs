@@ -33,6 +33,7 @@ use tidegate_runtime::{Clock, Tasks};
 use tokio::time::timeout;
 
 pub use access::{Access, Certificate, Role, Token};
+pub use history::audit_entry;
 pub use openapi::document as openapi_document;
 pub use serve::serve;
 

@@ -99,6 +99,8 @@ pub(crate) enum AuthFailure {
     Revoked,
     /// A management key wants to call a model.
     Management,
+    /// A key that calls models wants to manage keys.
+    Inference,
 }
 
 impl AuthFailure {
@@ -111,6 +113,7 @@ impl AuthFailure {
             Self::Undecided => "This edge cannot tell at the moment whether the API key is valid. Try again shortly.",
             Self::Revoked => "The API key of this request was revoked.",
             Self::Management => "This API key manages other keys; it cannot call models.",
+            Self::Inference => "This API key calls models; managing keys takes a management key.",
         }
     }
 }
@@ -322,7 +325,8 @@ impl Caller {
     }
 }
 
-fn key_of(headers: &HeaderMap) -> Option<&str> {
+/// The key that was sent, as it was sent.
+pub(crate) fn key_of(headers: &HeaderMap) -> Option<&str> {
     if let Some(value) = headers.get(header::AUTHORIZATION) {
         let value = value.to_str().ok()?;
         let (scheme, key) = value.split_once(' ')?;

@@ -8,6 +8,7 @@
 mod follow;
 mod guard;
 mod last_good;
+mod management;
 mod places;
 mod replica;
 mod stream;
@@ -21,6 +22,7 @@ use tidegate_runtime::mesh::Dial;
 pub use crate::auth::ReadPolicy;
 use crate::config::{Defaults, MeshConfig};
 pub(crate) use follow::{Link, Place};
+pub(crate) use management::{ManageError, Management};
 pub use replica::{Divergence, Replica, Taken};
 
 /// Turns the resources of a cluster into what the edge is told. Opens sealed credentials on the way, for which the cluster's id is part of

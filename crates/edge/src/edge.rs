@@ -20,7 +20,7 @@ use crate::affinity::AffinityTable;
 use crate::auth::{Contact, Cuts, FailureLimiter, Keys};
 use crate::config::{EdgeConfig, ListenerConfig, MeshConfig, StoreConfig};
 use crate::content::ContentSink;
-use crate::control_link::{ControlServices, Link, Place};
+use crate::control_link::{ControlServices, Link, Management, Place};
 use crate::gauges::EndpointGauges;
 use crate::generations::Generations;
 use crate::ledger::region::RegionLedger;
@@ -219,6 +219,7 @@ impl Edge {
             contact: following.as_ref().map_or_else(Contact::own_authority, |(link, _)| Contact::following(link.key_grace)),
             routed: following.as_ref().map_or_else(Contact::own_authority, |(link, _)| Contact::following(link.key_grace)),
             cuts: Cuts::default(),
+            management: Management::new(following.is_some()),
             state: ArcSwap::from_pointee(state),
             clock,
             metrics,

@@ -15,6 +15,7 @@ use tidegate_wire::{Availability, ErrorBody, ErrorType, Failure, FailureKind, Pr
 use crate::attempt::AttemptFailure;
 use crate::auth::{AuthFailure, WINDOW};
 use crate::body::EdgeBody;
+use crate::control_link::ManageError;
 use crate::generation::Generation;
 use crate::quota::{LimitHeaders, Refused};
 
@@ -92,6 +93,14 @@ pub(crate) enum EdgeError {
     BadParameter {
         name: &'static str,
         reason: &'static str,
+    },
+    /// The control plane gives no answer to a management key.
+    Management(ManageError),
+    /// What a management key asks is refused.
+    ManagementRefused {
+        status: u16,
+        message: String,
+        retry_after: Option<Duration>,
     },
 }
 
@@ -316,7 +325,9 @@ impl EdgeError {
             Self::Auth(failure @ AuthFailure::Undecided) => {
                 Fault { retry_after: Some(UNDECIDED_WAIT), ..Fault::of(ErrorType::ProviderOverloaded, failure.message()) }
             }
-            Self::Auth(failure @ AuthFailure::Management) => Fault::of(ErrorType::PermissionDenied, failure.message()),
+            Self::Auth(failure @ (AuthFailure::Management | AuthFailure::Inference)) => {
+                Fault::of(ErrorType::PermissionDenied, failure.message())
+            }
             Self::Auth(failure) => Fault::of(ErrorType::Authentication, failure.message()),
             Self::Guessing => Fault {
                 retry_after: Some(WINDOW),
@@ -402,11 +413,32 @@ impl EdgeError {
                 param: Some((*name).to_owned()),
                 ..Fault::of(ErrorType::InvalidRequest, format!("The query parameter `{name}` is missing."))
             },
+            Self::Management(error) => management(*error),
+            Self::ManagementRefused { status, message, retry_after } => {
+                let error_type = match status {
+                    401 => ErrorType::Authentication,
+                    403 => ErrorType::PermissionDenied,
+                    404 => ErrorType::NotFound,
+                    400..500 => ErrorType::InvalidRequest,
+                    _ => ErrorType::ProviderOverloaded,
+                };
+                Fault { status: *status, retry_after: *retry_after, ..Fault::of(error_type, message.clone()) }
+            }
             Self::BadParameter { name, reason } => Fault {
                 param: Some((*name).to_owned()),
                 ..Fault::of(ErrorType::InvalidRequest, format!("The query parameter `{name}` cannot be used: {reason}."))
             },
         }
+    }
+}
+
+fn management(error: ManageError) -> Fault {
+    let message = error.to_string();
+    match error {
+        ManageError::NoControlPlane | ManageError::TooOld => Fault { status: 501, ..Fault::of(ErrorType::NotFound, message) },
+        ManageError::Away => Fault { retry_after: Some(UNDECIDED_WAIT), ..Fault::of(ErrorType::ProviderOverloaded, message) },
+        // Without a time: what may have been done is not to be done again by itself.
+        ManageError::Unknown => Fault::of(ErrorType::ProviderOverloaded, message),
     }
 }
 

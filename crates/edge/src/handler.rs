@@ -6,6 +6,7 @@
 mod account;
 mod catalogue;
 mod endpoints;
+mod keys;
 mod providers;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL, CONTENT_TY
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde_json::Value;
+use tidegate_proto::v1::ManageOperation;
 
 use account::Account;
 
@@ -42,6 +44,9 @@ pub(crate) struct Route {
 enum Action {
     Chat,
     Account(Account),
+    /// Of management keys; the control plane answers.
+    Keys(ManageOperation),
+    Preflight(&'static str),
     Read(fn(&Reading<'_>) -> Result<Response<EdgeBody>, EdgeError>),
 }
 
@@ -69,6 +74,11 @@ pub(crate) static ROUTES: &[Route] = &[
     Route { method: Method::GET, path: "/providers", action: Action::Read(providers::list), operation: &openapi::PROVIDERS },
     Route { method: Method::GET, path: "/generation", action: Action::Account(Account::Generation), operation: &openapi::GENERATION },
     Route { method: Method::GET, path: "/key", action: Action::Account(Account::Key), operation: &openapi::KEY },
+    Route { method: Method::GET, path: "/keys", action: Action::Keys(ManageOperation::List), operation: &openapi::LIST_KEYS },
+    Route { method: Method::POST, path: "/keys", action: Action::Keys(ManageOperation::Create), operation: &openapi::CREATE_KEY },
+    Route { method: Method::GET, path: "/keys/{hash}", action: Action::Keys(ManageOperation::Get), operation: &openapi::GET_KEY },
+    Route { method: Method::PATCH, path: "/keys/{hash}", action: Action::Keys(ManageOperation::Edit), operation: &openapi::EDIT_KEY },
+    Route { method: Method::DELETE, path: "/keys/{hash}", action: Action::Keys(ManageOperation::Delete), operation: &openapi::DELETE_KEY },
     Route { method: Method::GET, path: "/credits", action: Action::Account(Account::Credits), operation: &openapi::CREDITS },
     Route { method: Method::GET, path: "/activity", action: Action::Account(Account::Activity), operation: &openapi::ACTIVITY },
 ];
@@ -121,6 +131,17 @@ async fn answer(
     let (action, segments) = find(request.method(), below)?;
     match action {
         Action::Chat => pipeline::chat(worker, connection, arrived, request).await,
+        Action::Keys(operation) => {
+            let handle = segments.first().map(|segment| percent_decoded(segment)).unwrap_or_default();
+            let response = Box::pin(keys::answer(operation, handle, shared, connection, request)).await?;
+            account(shared, &arrived.id, arrived.created_ms, response.status().as_u16(), "");
+            Ok(response)
+        }
+        Action::Preflight(allowed) => {
+            let response = preflight(allowed);
+            account(shared, &arrived.id, arrived.created_ms, response.status().as_u16(), "");
+            Ok(response)
+        }
         Action::Read(_) | Action::Account(_) => {
             let state = shared.state.load_full();
             let reading = Reading {
@@ -134,7 +155,7 @@ async fn answer(
             let response = match action {
                 Action::Read(read) => read(&reading)?,
                 Action::Account(which) => Box::pin(account::answer(which, &reading)).await?,
-                Action::Chat => return Err(no_route(request.method(), below)),
+                Action::Chat | Action::Keys(_) | Action::Preflight(_) => return Err(no_route(request.method(), below)),
             };
             account(shared, &arrived.id, arrived.created_ms, response.status().as_u16(), "");
             Ok(response)
@@ -166,29 +187,29 @@ fn root(shared: &Shared, method: &Method, path: &str) -> Result<Response<EdgeBod
 }
 
 fn find<'a>(method: &Method, path: &'a str) -> Result<(Action, Vec<&'a str>), EdgeError> {
-    let mut other_method = None;
     for route in ROUTES {
         let Some(segments) = matched(route.path, path) else { continue };
         if route.method == *method || (*method == Method::HEAD && route.method == Method::GET) {
             return Ok((route.action, segments));
         }
-        other_method = Some(if route.method == Method::GET { "GET, HEAD, OPTIONS" } else { "POST, OPTIONS" });
     }
-    match other_method {
-        Some(allowed) if *method == Method::OPTIONS => {
-            Ok((Action::Read(if allowed.starts_with("GET") { preflight_get } else { preflight_post }), Vec::new()))
-        }
+    match allowed(path) {
+        Some(allowed) if *method == Method::OPTIONS => Ok((Action::Preflight(allowed), Vec::new())),
         Some(allowed) => Err(EdgeError::MethodNotAllowed { allowed }),
         None => Err(no_route(method, path)),
     }
 }
 
-fn preflight_get(_: &Reading<'_>) -> Result<Response<EdgeBody>, EdgeError> {
-    Ok(preflight("GET, HEAD, OPTIONS"))
-}
-
-fn preflight_post(_: &Reading<'_>) -> Result<Response<EdgeBody>, EdgeError> {
-    Ok(preflight("POST, OPTIONS"))
+/// The methods that a path answers; `None` when there is no such path.
+fn allowed(path: &str) -> Option<&'static str> {
+    let has = |method| ROUTES.iter().any(|route| route.method == method && matched(route.path, path).is_some());
+    match (has(Method::GET), has(Method::POST), has(Method::PATCH)) {
+        (true, _, true) => Some("GET, HEAD, PATCH, DELETE, OPTIONS"),
+        (true, true, false) => Some("GET, HEAD, POST, OPTIONS"),
+        (true, false, false) => Some("GET, HEAD, OPTIONS"),
+        (false, true, _) => Some("POST, OPTIONS"),
+        (false, false, _) => None,
+    }
 }
 
 fn matched<'a>(pattern: &str, path: &'a str) -> Option<Vec<&'a str>> {
@@ -334,6 +355,16 @@ mod tests {
         assert_eq!(matched("/models/{author}/{slug}/endpoints", "/models/a/b:free/endpoints"), Some(vec!["a", "b:free"]));
         assert_eq!(matched("/models/{author}/{slug}/endpoints", "/models/a//endpoints"), None);
         assert_eq!(matched("/models", "/models/a"), None);
+    }
+
+    #[test]
+    fn a_path_names_every_method_it_answers() {
+        for route in ROUTES {
+            let allowed = allowed(&route.path.replace(['{', '}'], "")).expect("a route of the table");
+            assert!(allowed.contains(route.method.as_str()), "{} {}: {allowed}", route.method, route.path);
+            assert_eq!(allowed.contains("DELETE"), route.path == "/keys/{hash}", "{}", route.path);
+        }
+        assert_eq!(allowed("/nothing"), None);
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub(crate) struct Operation {
     answer: &'static str,
     /// The answer may also be a stream of server-sent events.
     streams: bool,
+    /// Status of a good answer.
+    success: u16,
     /// Statuses of errors.
     errors: &'static [u16],
 }
@@ -37,6 +39,7 @@ pub(crate) static CHAT: Operation = Operation {
     request: Some("ChatRequest"),
     answer: "ChatCompletion",
     streams: true,
+    success: 200,
     errors: &[400, 401, 402, 403, 404, 408, 413, 422, 429, 500, 502, 503, 504],
 };
 
@@ -49,6 +52,7 @@ pub(crate) static MODELS: Operation = Operation {
     request: None,
     answer: "ModelList",
     streams: false,
+    success: 200,
     errors: &[],
 };
 
@@ -61,6 +65,7 @@ pub(crate) static ENDPOINTS: Operation = Operation {
     request: None,
     answer: "EndpointList",
     streams: false,
+    success: 200,
     errors: &[400],
 };
 
@@ -73,6 +78,7 @@ pub(crate) static PROVIDERS: Operation = Operation {
     request: None,
     answer: "ProviderList",
     streams: false,
+    success: 200,
     errors: &[],
 };
 
@@ -85,6 +91,7 @@ pub(crate) static GENERATION: Operation = Operation {
     request: None,
     answer: "GenerationAnswer",
     streams: false,
+    success: 200,
     errors: &[400, 401, 404, 429],
 };
 
@@ -97,7 +104,73 @@ pub(crate) static KEY: Operation = Operation {
     request: None,
     answer: "KeyAnswer",
     streams: false,
+    success: 200,
     errors: &[401, 429, 503],
+};
+
+pub(crate) static LIST_KEYS: Operation = Operation {
+    id: "listKeys",
+    summary: "List keys",
+    description: "Keys that the calling management key reaches, newest first, 100 at a time.",
+    key: true,
+    parameters: schemas::keys_query,
+    request: None,
+    answer: "ManagedKeyList",
+    streams: false,
+    success: 200,
+    errors: &[400, 401, 403, 429, 501, 503],
+};
+
+pub(crate) static CREATE_KEY: Operation = Operation {
+    id: "createKey",
+    summary: "Make a key",
+    description: "A key for calling models. Its text is in this answer and nowhere else.",
+    key: true,
+    parameters: schemas::idempotency,
+    request: Some("NewKey"),
+    answer: "CreatedKey",
+    streams: false,
+    success: 201,
+    errors: &[400, 401, 403, 404, 413, 422, 429, 501, 503],
+};
+
+pub(crate) static GET_KEY: Operation = Operation {
+    id: "getKey",
+    summary: "One key",
+    description: "What a key may do and has used.",
+    key: true,
+    parameters: schemas::key_hash,
+    request: None,
+    answer: "ManagedKeyAnswer",
+    streams: false,
+    success: 200,
+    errors: &[401, 403, 404, 429, 501, 503],
+};
+
+pub(crate) static EDIT_KEY: Operation = Operation {
+    id: "editKey",
+    summary: "Change a key",
+    description: "What is absent stays as it is. A disabled key is refused, and can be enabled again.",
+    key: true,
+    parameters: schemas::key_hash_idempotency,
+    request: Some("EditedKey"),
+    answer: "ManagedKeyAnswer",
+    streams: false,
+    success: 200,
+    errors: &[400, 401, 403, 404, 413, 422, 429, 501, 503],
+};
+
+pub(crate) static DELETE_KEY: Operation = Operation {
+    id: "deleteKey",
+    summary: "Revoke a key for good",
+    description: "Running answers go on; nothing new is served.",
+    key: true,
+    parameters: schemas::key_hash_idempotency,
+    request: None,
+    answer: "DeletedKey",
+    streams: false,
+    success: 200,
+    errors: &[401, 403, 404, 422, 429, 501, 503],
 };
 
 pub(crate) static CREDITS: Operation = Operation {
@@ -109,6 +182,7 @@ pub(crate) static CREDITS: Operation = Operation {
     request: None,
     answer: "CreditsAnswer",
     streams: false,
+    success: 200,
     errors: &[401, 429, 503],
 };
 
@@ -122,6 +196,7 @@ pub(crate) static ACTIVITY: Operation = Operation {
     request: None,
     answer: "ActivityAnswer",
     streams: false,
+    success: 200,
     errors: &[400, 401, 429, 503],
 };
 
@@ -164,7 +239,8 @@ impl Operation {
             content["text/event-stream"] =
                 json!({ "schema": { "type": "object", "required": ["data"], "properties": { "data": { "type": "string" } } } });
         }
-        let mut responses = json!({ "200": { "description": "The answer.", "headers": self.headers(), "content": content } });
+        let mut responses = json!({});
+        responses[self.success.to_string()] = json!({ "description": "The answer.", "headers": self.headers(), "content": content });
         for status in self.errors {
             responses[status.to_string()] = json!({
                 "description": reason(*status),
@@ -216,6 +292,7 @@ fn reason(status: u16) -> &'static str {
         413 => "The request body is too large.",
         422 => "The provider understood the request and cannot process it.",
         429 => "Too many requests; see `Retry-After`.",
+        501 => "This gateway has no control plane that could do it.",
         502 => "The provider answered badly or is down.",
         503 => "Nobody can serve this now; see `Retry-After`.",
         504 => "Time was up.",
@@ -233,7 +310,7 @@ mod tests {
         for prefix in PREFIXES {
             for route in ROUTES {
                 let operation = &document["paths"][format!("{prefix}{}", route.path)][route.method.as_str().to_ascii_lowercase()];
-                assert!(operation["responses"]["200"].is_object(), "{prefix}{}", route.path);
+                assert!(operation["responses"][route.operation.success.to_string()].is_object(), "{prefix}{}", route.path);
             }
         }
     }

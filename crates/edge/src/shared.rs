@@ -13,6 +13,7 @@ use crate::affinity::AffinityTable;
 use crate::auth::{Contact, Cuts, FailureLimiter, Keys};
 use crate::config::EdgeConfig;
 use crate::content::ContentSink;
+use crate::control_link::Management;
 use crate::generations::Generations;
 use crate::ledger::Ledger;
 use crate::listener::Connections;
@@ -36,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) contact: Contact,
     /// Keys whose running answers end.
     pub(crate) cuts: Cuts,
+    /// The way of management keys to the control plane.
+    pub(crate) management: Management,
     /// How fresh the configuration is.
     pub(crate) routed: Contact,
     pub(crate) clock: Clock,

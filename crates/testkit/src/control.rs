@@ -12,9 +12,11 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tidegate_control::admin::{Access, Admin, AdminParts};
 use tidegate_control::api::sync::{Presence, SyncLimits, SyncParts, SyncService};
+use tidegate_control::leader::{self, LeaderParts};
 use tidegate_control::publisher::Followers;
-use tidegate_control::{Machine, Published};
+use tidegate_control::{Agreement, Alone, Edges, Machine, Peers, Proposer, Published};
 use tidegate_edge::Edge;
 use tidegate_edge::config::{ControlEndpoint, ControlLinkConfig, EdgeConfig, KeyPolicy, MeshConfig, OrganisationConfig};
 use tidegate_edge::control_link::{Compile, ControlServices, nothing};
@@ -25,7 +27,7 @@ use tidegate_proto::v1::{
 };
 use tidegate_proto::{Kind, Problem, ResourceMap};
 use tidegate_provider_sim::SimHandle;
-use tidegate_quota::{Dimension, Limit, Scope};
+use tidegate_quota::{Dimension, Limit, Scope, Window};
 use tidegate_runtime::clock::{Clock, Forward};
 use tidegate_runtime::mesh::{PlainDialer, PlainListener, incoming};
 use tidegate_runtime::{Shutdown, Tasks};
@@ -35,16 +37,11 @@ use crate::topology::{KEY, Parts, Topology, metric_of};
 
 /// One control node.
 pub struct ControlNode {
-    machine: Arc<Mutex<Log>>,
+    alone: Alone,
     published: Published,
     serving: Mutex<Option<Serving>>,
     address: SocketAddr,
     limits: SyncLimits,
-}
-
-struct Log {
-    machine: Machine,
-    index: u64,
 }
 
 struct Serving {
@@ -93,7 +90,8 @@ impl ControlNode {
         let published = machine.published().clone();
         let socket = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free loopback port");
         let address = socket.local_addr().expect("it is bound");
-        let node = Self { machine: Arc::new(Mutex::new(Log { machine, index: 0 })), published, serving: Mutex::new(None), address, limits };
+        let alone = Alone::new("test-cluster", machine);
+        let node = Self { alone, published, serving: Mutex::new(None), address, limits };
         node.serve(socket);
         node
     }
@@ -108,7 +106,40 @@ impl ControlNode {
             region: "test".to_owned(),
             build: "test".to_owned(),
         };
+        let (agreement, clock) = (Agreement::Alone(self.alone.clone()), Clock::start());
+        let peers = Arc::new(Peers::new(Arc::new(PlainDialer::default())));
+        let proposer = Proposer::new(agreement.clone(), self.published.clone(), Arc::clone(&peers), clock);
+        let edges = Edges::new(followers.clone(), Arc::clone(&peers), agreement, clock);
+        let leading = LeaderParts {
+            proposer: proposer.clone(),
+            published: self.published.clone(),
+            edges: edges.clone(),
+            lease: Duration::from_secs(1),
+            clock,
+            bake: Duration::ZERO,
+        };
+        leader::start(leading, &tasks);
+        let admin = Admin::new(AdminParts {
+            proposer,
+            published: self.published.clone(),
+            peers,
+            edges,
+            fleet: Arc::default(),
+            access: Access::default(),
+            validate: Arc::new(|_| Ok(())),
+            validate_policy: Arc::new(|policy| {
+                let problem = |message| Problem { resource: None, path: String::new(), message, help: Vec::new() };
+                read_policy(policy).map(drop).map_err(|message| vec![problem(message)])
+            }),
+            keyring: None,
+            pepper: None,
+            join_peers: Vec::new(),
+            build: "test".to_owned(),
+            clock,
+            tasks: tasks.clone(),
+        });
         let service = SyncService::new(SyncParts {
+            admin,
             presence: Arc::new(move || Some(presence.clone())),
             published: self.published.clone(),
             followers: followers.clone(),
@@ -154,28 +185,29 @@ impl ControlNode {
 
     /// Agrees on a command; the index at which it is so.
     pub fn agree(&self, body: command::Body) -> u64 {
-        let reply = self.try_agree(body);
+        let (index, reply) = self.propose(body);
         assert!(matches!(reply.outcome, Some(reply::Outcome::Applied(_))), "{reply:?}");
-        self.index()
+        index
     }
 
     /// Agrees on a command that may be refused.
     pub fn try_agree(&self, body: command::Body) -> Reply {
+        self.propose(body).1
+    }
+
+    fn propose(&self, body: command::Body) -> (u64, Reply) {
         use prost::Message;
         let millis = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_millis();
         let leader_time_ms = u64::try_from(millis).expect("not that far in the future");
         let command = Command { leader_time_ms, actor: "test".to_owned(), body: Some(body), ..Command::default() };
-        let mut log = self.machine.lock();
-        log.index += 1;
-        let index = log.index;
-        let reply = log.machine.apply(index, 1, command.encode_to_vec().into());
-        Reply::decode(reply).expect("the machine's own reply")
+        let committed = self.alone.propose(command.encode_to_vec().into());
+        (committed.index, Reply::decode(committed.response).expect("the machine's own reply"))
     }
 
     /// Newest index.
     #[must_use]
     pub fn index(&self) -> u64 {
-        self.machine.lock().index
+        self.published.load().applied()
     }
 
     /// Where the state is published.
@@ -188,6 +220,12 @@ impl ControlNode {
     pub fn put(&self, resources: &[(Kind, &str, Body)]) -> u64 {
         let upserts = resources.iter().map(|(kind, name, body)| resource(*kind, name, body)).collect();
         self.agree(command::Body::Change(Change { upserts, immediate: true, ..Change::default() }))
+    }
+
+    /// Declares things, in the stages of a rollout. The leader's task takes a step each second.
+    pub fn put_staged(&self, resources: &[(Kind, &str, Body)]) -> u64 {
+        let upserts = resources.iter().map(|(kind, name, body)| resource(*kind, name, body)).collect();
+        self.agree(command::Body::Change(Change { upserts, ..Change::default() }))
     }
 
     /// Takes a declared thing away.
@@ -447,14 +485,27 @@ fn compile(base: Arc<MeshConfig>) -> Compile {
     })
 }
 
-/// `{"grace_seconds": N}`, or nothing.
+/// `{"grace_seconds": N, "limits": [{"spend_total": USD}, …]}`, or nothing.
 fn read_policy(text: &[u8]) -> Result<KeyPolicy, String> {
     #[derive(Deserialize)]
     struct Raw {
         grace_seconds: Option<u64>,
+        #[serde(default)]
+        limits: Vec<HashMap<String, f64>>,
     }
     let raw: Raw = serde_json::from_slice(text).map_err(|error| error.to_string())?;
-    Ok(KeyPolicy { grace: raw.grace_seconds.map(Duration::from_secs), ..KeyPolicy::default() })
+    let mut limits = Vec::new();
+    for (name, usd) in raw.limits.into_iter().flatten() {
+        let window = match name.as_str() {
+            "spend_per_day" => Window::Day,
+            "spend_per_week" => Window::Week,
+            "spend_per_month" => Window::Month,
+            "spend_total" => Window::Total,
+            other => return Err(format!("no limit of these tests: `{other}`")),
+        };
+        limits.push(Limit::new(Scope::Key, Dimension::Spend(window), (usd * 1e6).round() as u64));
+    }
+    Ok(KeyPolicy { grace: raw.grace_seconds.map(Duration::from_secs), limits, ..KeyPolicy::default() })
 }
 
 /// Makes a small file of a test's resources unreadable, as a failing disk does.

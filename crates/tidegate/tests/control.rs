@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -218,6 +218,46 @@ fn what_a_file_declares_becomes_so_and_can_be_taken_back() {
     wait_until("the copy answers", || copy.run(&["diff", "-f", mesh]).status.code() == Some(0));
     let text = String::from_utf8_lossy(&std::fs::read(&backup).unwrap()).into_owned();
     assert!(!text.contains("sk-of-the-test"));
+}
+
+#[test]
+fn the_audit_log_is_shown_and_checked() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(directory.path(), "c1", "");
+    node.good(&["control", "init", "--cluster-id", "test"]);
+    for name in ["first", "second"] {
+        node.good(&["keys", "create", "--name", name, "--reason", &format!("the {name} reason")]);
+    }
+    let shown = node.good(&["control", "audit"]);
+    assert!(shown.find("the second reason") < shown.find("the first reason") && shown.contains("create_key"), "{shown}");
+    let log = node.json(&["control", "audit"]);
+    assert_eq!((&log["verified"], &log["archived"]), (&Value::Bool(true), &Value::from(0)));
+    let newest = log["newest"].as_str().unwrap();
+    node.good(&["keys", "create", "--name", "third"]);
+    node.good(&["control", "audit", "--limit", "0", "--since", newest]);
+    let cut = node.run(&["control", "audit", "--since", &"0".repeat(64)]);
+    assert_eq!(cut.status.code(), Some(1), "{}", String::from_utf8_lossy(&cut.stderr));
+
+    // A node that lies about who it was.
+    for (field, lie) in [("reason", Value::from("another reason")), ("hash", Value::from("00")), ("index", Value::Null)] {
+        let mut entries = log["entries"].clone();
+        entries[1][field] = lie;
+        let answer = serde_json::json!({ "archived": 0, "entries": entries }).to_string();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            let mut line = String::new();
+            while reader.read_line(&mut line).unwrap() > 2 {
+                line.clear();
+            }
+            write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{answer}", answer.len()).unwrap();
+        });
+        let refused = node.run(&["control", "audit", "--control", &format!("http://{address}")]);
+        server.join().unwrap();
+        assert_eq!(refused.status.code(), Some(1), "{field}: {}", String::from_utf8_lossy(&refused.stderr));
+    }
 }
 
 #[test]

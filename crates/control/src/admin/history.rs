@@ -1,9 +1,10 @@
 //! What was when: revisions, prices, the audit log, and the way back.
 
+use bytes::Bytes;
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tidegate_proto::v1::{AuditEntry, Revision, RevisionChange, Rollback, command};
+use tidegate_proto::v1::{AuditChange, AuditEntry, ResourceId, Revision, RevisionChange, Rollback, command};
 
 use super::Admin;
 use super::access::{Permission, Role};
@@ -198,4 +199,76 @@ fn audit_line(entry: &AuditEntry) -> Value {
         "previous": hex(&entry.previous),
         "hash": hex(&entry.hash),
     })
+}
+
+/// The audit line that `GET /audit` shows as this, to check the chain with [`verify_audit`](crate::state::verify_audit); `None` when it is none.
+#[must_use]
+pub fn audit_entry(line: &Value) -> Option<AuditEntry> {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let change = |change: &Value| {
+        let id = ResourceId { kind: text(&change["kind"])?, name: text(&change["name"])? };
+        Some(AuditChange { id: Some(id), before: unhex(&change["before"])?, after: unhex(&change["after"])? })
+    };
+    Some(AuditEntry {
+        index: line["index"].as_u64()?,
+        time_ms: line["time_ms"].as_u64()?,
+        actor: text(&line["actor"])?,
+        reason: text(&line["reason"])?,
+        action: text(&line["action"])?,
+        request_id: text(&line["request_id"])?,
+        changes: line["changes"].as_array()?.iter().map(change).collect::<Option<_>>()?,
+        more: line["more"].as_u64()?.try_into().ok()?,
+        previous: unhex(&line["previous"])?,
+        hash: unhex(&line["hash"])?,
+    })
+}
+
+fn unhex(text: &Value) -> Option<Bytes> {
+    let digit = |byte: u8| (byte as char).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let pairs = text.as_str()?.as_bytes().chunks(2);
+    pairs
+        .map(|pair| match *pair {
+            [high, low] => Some(digit(high)? << 4 | digit(low)?),
+            _ => None,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::Machine;
+    use crate::state::verify_audit as verify;
+    use prost::Message;
+    use tidegate_proto::v1::{Change, Command, Resource};
+
+    #[test]
+    fn what_is_shown_of_the_audit_log_can_be_checked() {
+        let mut machine = Machine::new();
+        for index in 1..=3_u64 {
+            let id = Some(ResourceId { kind: "model".into(), name: format!("m{index}") });
+            let upserts = vec![Resource { id, body: "{}".into(), revision: 0 }];
+            let change = Change { upserts, immediate: true, ..Change::default() };
+            let command =
+                Command { actor: "a".into(), reason: "b".into(), body: Some(command::Body::Change(change)), ..Command::default() };
+            machine.apply(index, 1, command.encode_to_vec().into());
+        }
+        let state = machine.published().load();
+        let shown: Vec<Value> = state.audit().entries().map(|entry| audit_line(entry)).collect();
+        let read = |lines: &[Value]| lines.iter().map(audit_entry).collect::<Option<Vec<_>>>();
+        let whole = read(&shown).unwrap();
+        assert_eq!(whole.len(), 3);
+        assert!(whole.iter().zip(state.audit().entries()).all(|(read, entry)| *read == **entry));
+        assert_eq!(verify(&[], &whole), Ok(()));
+        for (field, value) in [("actor", json!("c")), ("time_ms", json!(7)), ("more", json!(1)), ("changes", json!([]))] {
+            let mut altered = shown.clone();
+            altered[1][field] = value;
+            assert!(verify(&[], &read(&altered).unwrap()).is_err(), "{field}");
+        }
+        for wrong in ["abc", "zz", "+1"] {
+            let mut broken = shown[0].clone();
+            broken["hash"] = json!(wrong);
+            assert_eq!(audit_entry(&broken), None, "{wrong}");
+        }
+    }
 }

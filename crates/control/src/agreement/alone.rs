@@ -53,7 +53,8 @@ impl Alone {
         Alone { inner: Arc::new(Inner { machine: Mutex::new(machine), status: watch::Sender::new(status) }) }
     }
 
-    pub(super) fn propose(&self, payload: Bytes) -> Committed {
+    /// Agrees on an entry at once.
+    pub fn propose(&self, payload: Bytes) -> Committed {
         let mut machine = self.inner.machine.lock();
         let index = self.inner.status.borrow().applied + 1;
         let response = machine.apply(index, TERM, payload);

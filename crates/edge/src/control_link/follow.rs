@@ -273,6 +273,7 @@ impl Link {
                 self.connected = Instant::now();
                 self.behind_since = None;
                 self.acknowledged = Ack::default();
+                self.shared().management.connected(stream.channel.clone());
                 self.stream = Some(stream);
                 for report in self.health.resend(&Arc::clone(self.shared())) {
                     self.say(edge_message::Body::HealthReport(report));
@@ -366,6 +367,9 @@ impl Link {
     fn took(&mut self, taken: Taken, stale_ms: u64) {
         if taken.keys {
             self.publish_keys();
+        }
+        if let Some(position) = self.replica.position() {
+            self.shared().management.taken(position.index);
         }
         self.shared().cuts.add(taken.cut);
         if taken.current {
@@ -528,6 +532,7 @@ impl Link {
         let Some(stream) = self.stream.take() else { return };
         let address = &stream.endpoint.address;
         self.replica.disconnected();
+        self.shared().management.disconnected();
         self.shared().metrics.control_connected.set(0);
         let (label, wait) = match ended {
             Ended::Lost(reason) => {

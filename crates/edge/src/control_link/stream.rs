@@ -10,6 +10,7 @@ use tidegate_runtime::mesh::{ChannelOptions, Dial, Expect, Role, channel, dial_e
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
 use crate::config::ControlEndpoint;
@@ -17,6 +18,8 @@ use crate::config::ControlEndpoint;
 /// An open stream.
 pub(super) struct Stream {
     pub(super) endpoint: ControlEndpoint,
+    /// The connection, for other calls.
+    pub(super) channel: Channel,
     incoming: Streaming<ControlMessage>,
     outgoing: mpsc::Sender<EdgeMessage>,
 }
@@ -37,12 +40,12 @@ pub(super) async fn open(dial: Arc<dyn Dial>, endpoint: ControlEndpoint, hello: 
     let expect = Expect { role: Role::Control, region: endpoint.region.clone() };
     let options = ChannelOptions { stream_window: STREAM_WINDOW, connection_window: CONNECTION_WINDOW, ..ChannelOptions::default() };
     let channel = channel(dial, address.clone(), expect, options);
-    let mut client = SyncClient::new(channel).max_decoding_message_size(LARGEST_MESSAGE);
+    let mut client = SyncClient::new(channel.clone()).max_decoding_message_size(LARGEST_MESSAGE);
     let (outgoing, queue) = mpsc::channel(OUTGOING);
     // The queue is new and has room.
     let _ = outgoing.try_send(EdgeMessage { body: Some(edge_message::Body::Hello(hello)) });
     match timeout(OPEN_TIMEOUT, client.follow(ReceiverStream::new(queue))).await {
-        Ok(Ok(response)) => Ok(Stream { endpoint, incoming: response.into_inner(), outgoing }),
+        Ok(Ok(response)) => Ok(Stream { endpoint, channel, incoming: response.into_inner(), outgoing }),
         Ok(Err(status)) => Err(of_status(address, &status)),
         Err(_elapsed) => Err(OpenError::Unreachable { address, reason: format!("no answer within {} s", OPEN_TIMEOUT.as_secs()) }),
     }

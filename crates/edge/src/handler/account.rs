@@ -5,7 +5,7 @@
 
 mod activity;
 mod generation;
-mod key;
+pub(super) mod key;
 
 use std::sync::Arc;
 

@@ -62,6 +62,81 @@ pub(super) fn generation_id() -> Value {
     json!([{ "name": "id", "in": "query", "required": true, "description": "`gen-…`", "schema": { "type": "string", "minLength": 1 } }])
 }
 
+pub(super) fn keys_query() -> Value {
+    let query = |name: &str, schema: Value, description: &str| json!({ "name": name, "in": "query", "required": false, "description": description, "schema": schema });
+    json!([
+        query("offset", json!({ "type": "integer", "minimum": 0 }), "Skip this many."),
+        query("include_disabled", json!({ "type": "boolean" }), "Disabled keys too."),
+        query("workspace_id", json!({ "type": "string" }), "Keys of this workspace only."),
+    ])
+}
+
+pub(super) fn idempotency() -> Value {
+    json!([{
+        "name": "Idempotency-Key",
+        "in": "header",
+        "required": false,
+        "description": "Makes the request safe to send again: it is done once. The text of a key is in the first answer only.",
+        "schema": { "type": "string", "maxLength": 200 },
+    }])
+}
+
+pub(super) fn key_hash() -> Value {
+    json!([{
+        "name": "hash",
+        "in": "path",
+        "required": true,
+        "description": "`hash` of the key, or its `tidegate.id`.",
+        "schema": { "type": "string", "minLength": 1 },
+    }])
+}
+
+pub(super) fn key_hash_idempotency() -> Value {
+    json!([key_hash()[0], idempotency()[0]])
+}
+
+fn managed_key() -> Value {
+    json!({ "type": "object", "required": ["hash", "name", "label", "disabled", "limit", "limit_remaining", "limit_reset", "usage", "created_at"], "properties": {
+        "hash": { "type": "string", "description": "Names the key in `/keys/{hash}`. Changes when the key is rotated." },
+        "name": { "type": "string" },
+        "label": { "type": "string" },
+        "disabled": { "type": "boolean" },
+        "limit": { "type": ["number", "null"] },
+        "limit_remaining": { "type": ["number", "null"] },
+        "limit_reset": { "type": ["string", "null"], "enum": ["daily", "weekly", "monthly", null] },
+        "include_byok_in_limit": { "type": "boolean" },
+        "usage": { "type": "number" },
+        "usage_daily": { "type": "number" },
+        "usage_weekly": { "type": "number" },
+        "usage_monthly": { "type": "number" },
+        "byok_usage": { "type": "number" },
+        "byok_usage_daily": { "type": "number" },
+        "byok_usage_weekly": { "type": "number" },
+        "byok_usage_monthly": { "type": "number" },
+        "created_at": { "type": "string", "format": "date-time" },
+        "updated_at": { "type": ["string", "null"] },
+        "expires_at": { "type": ["string", "null"] },
+        "creator_user_id": { "type": ["string", "null"] },
+        "workspace_id": { "type": ["string", "null"] },
+        "tidegate": { "type": "object", "properties": { "id": { "type": "string" }, "policy": { "type": "object" } } },
+    } })
+}
+
+/// What is asked of a new or a changed key.
+fn key_request(required: &[&str], more: &[(&str, Value)]) -> Value {
+    let mut schema = json!({ "type": "object", "required": required, "additionalProperties": false, "properties": {
+        "name": { "type": "string", "minLength": 1, "maxLength": 256 },
+        "limit": { "type": ["number", "null"], "minimum": 0, "description": "US dollars; null for none." },
+        "limit_reset": { "type": ["string", "null"], "enum": ["daily", "weekly", "monthly", null], "description": "At midnight of UTC; null is never." },
+        "include_byok_in_limit": { "type": "boolean", "enum": [false] },
+        "expires_at": { "type": ["string", "null"], "format": "date-time", "description": "In UTC." },
+    } });
+    for (name, property) in more {
+        schema["properties"][*name] = property.clone();
+    }
+    schema
+}
+
 pub(super) fn all() -> Value {
     json!({
         "ChatRequest": chat_request(),
@@ -98,6 +173,19 @@ pub(super) fn all() -> Value {
             "usage_monthly": { "type": "number" },
             "expires_at": { "type": ["string", "null"] },
         } })),
+        "ManagedKey": managed_key(),
+        "ManagedKeyList": list_of("ManagedKey"),
+        "ManagedKeyAnswer": data_of(json!({ "$ref": "#/components/schemas/ManagedKey" })),
+        "CreatedKey": json!({ "type": "object", "required": ["data"], "properties": {
+            "data": { "$ref": "#/components/schemas/ManagedKey" },
+            "key": { "type": "string", "description": "The text of the key." },
+        } }),
+        "DeletedKey": json!({ "type": "object", "required": ["deleted"], "properties": { "deleted": { "type": "boolean" } } }),
+        "NewKey": key_request(&["name"], &[
+            ("workspace_id", json!({ "type": ["string", "null"] })),
+            ("creator_user_id", json!({ "type": ["string", "null"], "description": "Ignored." })),
+        ]),
+        "EditedKey": key_request(&[], &[("disabled", json!({ "type": "boolean" }))]),
         "CreditsAnswer": data_of(json!({ "type": "object", "required": ["total_credits", "total_usage"], "properties": {
             "total_credits": { "type": "number" },
             "total_usage": { "type": "number" },

@@ -16,6 +16,45 @@ impl fmt::Display for UnixMillis {
     }
 }
 
+impl UnixMillis {
+    /// Reads `2026-11-23T05:03:38Z`, with or without a fraction of a second; UTC only, from 1970 on. `None` for everything else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (date, time) = text.strip_suffix(['Z', 'z']).or_else(|| text.strip_suffix("+00:00"))?.split_once(['T', 't', ' '])?;
+        let (time, fraction) = time.split_once('.').unwrap_or((time, "0"));
+        let mut date = date.splitn(3, '-').map(digits);
+        let (year, month, day) = (date.next()??, date.next()??, date.next()??);
+        let mut time = time.splitn(3, ':').map(digits);
+        let (hour, minute, second) = (time.next()??, time.next()??, time.next()??);
+        // A leap second is the one after it.
+        if !(1970..=9999).contains(&year) || hour > 23 || minute > 59 || second > 60 {
+            return None;
+        }
+        let days = days_from_civil(year, month, day)?;
+        digits(fraction)?;
+        let millis = digits(format!("{fraction:0<3}").get(..3)?)?;
+        Some(Self((days * 86_400 + hour * 3_600 + minute * 60 + second) * 1_000 + millis))
+    }
+}
+
+/// ASCII digits, few enough for a number of 64 bits.
+fn digits(text: &str) -> Option<u64> {
+    let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    plain.then(|| text.parse().ok()).flatten()
+}
+
+/// The day number of a date; `None` when there is no such date. The inverse of [`civil_from_days`], found through it.
+fn days_from_civil(year: u64, month: u64, day: u64) -> Option<u64> {
+    const DAYS_PER_YEAR: f64 = 365.2425;
+
+    if !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    // Within a few days of it.
+    let about = ((year - 1970) as f64 * DAYS_PER_YEAR) as u64 + (month - 1) * 30 + day - 1;
+    (about.saturating_sub(5)..=about + 10).find(|days| civil_from_days(*days) == (year, month, day))
+}
+
 /// Gregorian date of a day number since 1970-01-01, by counting years from 1 March so that the leap day comes last.
 fn civil_from_days(days: u64) -> (u64, u64, u64) {
     const DAYS_TO_EPOCH: u64 = 719_468; // 0000-03-01 to 1970-01-01
@@ -46,6 +85,41 @@ mod tests {
             (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
         ] {
             assert_eq!(UnixMillis(millis).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn reads_what_it_writes_and_what_others_write() {
+        for days in 0..146_097 {
+            let moment = UnixMillis(days * 86_400_000 + days);
+            assert_eq!(UnixMillis::parse(&moment.to_string()), Some(moment));
+        }
+        for (text, millis) in [
+            ("2026-11-23T05:03:38Z", 1_795_410_218_000),
+            ("2026-11-23 05:03:38.25+00:00", 1_795_410_218_250),
+            ("2026-11-23t05:03:38.123456789z", 1_795_410_218_123),
+        ] {
+            assert_eq!(UnixMillis::parse(text), Some(UnixMillis(millis)), "{text}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_no_moment() {
+        for text in [
+            "",
+            "2026-11-23",
+            "2026-11-23T05:03:38",
+            "2026-11-23T05:03:38+02:00",
+            "2026-02-29T00:00:00Z",
+            "2026-13-01T00:00:00Z",
+            "2026-01-01T24:00:00Z",
+            "2026-01-01T00:00:00.Z",
+            "2026-01-01T00:00:00.5xZ",
+            "1969-12-31T23:59:59Z",
+            "-026-01-01T00:00:00Z",
+            "2026-01-01T00:00:00.éZ",
+        ] {
+            assert_eq!(UnixMillis::parse(text), None, "{text}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! `tidegate control`: runs a control node, or tells the cluster what to do.
 
+mod audit;
 mod cluster;
 
 use std::path::PathBuf;
@@ -108,6 +109,19 @@ pub(crate) enum ControlCommand {
         new: u64,
         #[command(flatten)]
         reason: Reason,
+        #[command(flatten)]
+        plane: ControlPlane,
+    },
+    /// Show who did what and why, and check that the log is whole: each line carries a hash of itself and of the line before it.
+    ///
+    /// Ends with code 1 when the chain does not hold.
+    Audit {
+        /// Newest lines to show; all that the cluster keeps are checked.
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        limit: usize,
+        /// Hash that an earlier run showed: the log must still go back to it, or it was cut.
+        #[arg(long, value_name = "HASH")]
+        since: Option<String>,
         #[command(flatten)]
         plane: ControlPlane,
     },

@@ -12,12 +12,13 @@ use crate::auth::Caller;
 use crate::body::EdgeBody;
 use crate::error::EdgeError;
 use crate::handler::value_answer;
+use crate::sums::SumsView;
 
 /// Describes the calling key in OpenRouter's fields; every limit with its use stands in `tidegate`.
 pub(super) async fn current(reading: &Reading<'_>, caller: &Arc<Caller>) -> Result<Response<EdgeBody>, EdgeError> {
     let shared = reading.shared;
     let now_ms = shared.clock.unix_millis();
-    let used = Used::read(reading, caller, now_ms).await?;
+    let used = Used::read(&shared.sums, caller, now_ms).await?;
     let account = caller.account();
     // A store that gives no answer leaves out what is left; what was used comes from the ledger.
     let limits = match &account.limits {
@@ -80,16 +81,16 @@ pub(super) async fn current(reading: &Reading<'_>, caller: &Arc<Caller>) -> Resu
 }
 
 /// What a key has used, by period.
-struct Used {
-    total: Sums,
-    day: Sums,
-    week: Sums,
-    month: Sums,
+#[derive(Default)]
+pub(in crate::handler) struct Used {
+    pub(in crate::handler) total: Sums,
+    pub(in crate::handler) day: Sums,
+    pub(in crate::handler) week: Sums,
+    pub(in crate::handler) month: Sums,
 }
 
 impl Used {
-    async fn read(reading: &Reading<'_>, caller: &Caller, now_ms: u64) -> Result<Self, EdgeError> {
-        let sums = &reading.shared.sums;
+    pub(in crate::handler) async fn read(sums: &SumsView, caller: &Caller, now_ms: u64) -> Result<Self, EdgeError> {
         let since = |window| SumPeriod::day_of(Period::containing(now_ms * 1_000, window, 0).start / 1_000).number();
         let (day, week, month) = (since(Window::Day), since(Window::Week), since(Window::Month));
         let rows = sums.days(caller, &Filter { from: week.min(month), ..of_key(caller) }).await?;

@@ -42,6 +42,7 @@ pub(super) fn run(command: &ControlCommand, output: &mut Output) -> anyhow::Resu
             let answer = post(plane, "replace", &body)?;
             done(output, plane, &answer, |_| format!("node {new} votes in the place of node {old}; stop the process of {old}"));
         }
+        ControlCommand::Audit { limit, since, plane } => return super::audit::run(*limit, since.as_deref(), plane, output),
         ControlCommand::Backup { output: path, plane } => {
             let backup = AdminClient::new(plane)?.download("/cluster/backup")?;
             std::fs::write(path, &backup).with_context(|| format!("write {}", path.display()))?;
