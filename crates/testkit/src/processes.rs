@@ -95,7 +95,11 @@ impl Processes {
         let public = self.command("eu", "", &["kek", "public", &format!("{at}/kek")]);
         self.write("kek.pub", &public);
         let edges = edges_per_region.to_string();
-        self.command("eu", "", &["certs", "dev", "--out", &format!("{at}/certs"), "--regions", "eu,us", "--control", "3", "--edges", &edges]);
+        self.command(
+            "eu",
+            "",
+            &["certs", "dev", "--out", &format!("{at}/certs"), "--regions", "eu,us", "--control", "3", "--edges", &edges],
+        );
         for (node, region) in CONTROL.iter().enumerate() {
             let (node, listen) = (node + 1, self.address_of(node));
             let peers = if node == 1 { String::new() } else { format!("peers: [\"{}:7201\"], ", self.address_of(0)) };
