@@ -368,7 +368,7 @@ impl Following {
             }),
             ..tidegate_edge::Services::default()
         };
-        let edge = Edge::start(config, nothing(), services).await.expect("the edge starts");
+        let edge = Box::pin(Edge::start(config, nothing(), services)).await.expect("the edge starts");
         let caller = Caller::new(edge.bound().listeners[0].1).with_key(KEY);
         FollowingEdge { edge, caller }
     }

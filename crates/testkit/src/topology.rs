@@ -170,7 +170,7 @@ impl Topology {
     pub async fn start(self) -> Mesh {
         let Parts { edge, mesh, sims, services } = self.build();
         let config = mesh;
-        let edge = Edge::start(edge, config.clone(), services).await.expect("the edge starts");
+        let edge = Box::pin(Edge::start(edge, config.clone(), services)).await.expect("the edge starts");
         let caller = Caller::new(edge.bound().listeners[0].1).with_key(KEY);
         Mesh { edge, caller, sims, config }
     }
