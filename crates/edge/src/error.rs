@@ -435,7 +435,8 @@ impl EdgeError {
 fn management(error: ManageError) -> Fault {
     let message = error.to_string();
     match error {
-        ManageError::NoControlPlane | ManageError::TooOld => Fault { status: 501, ..Fault::of(ErrorType::NotFound, message) },
+        // Not 501: these paths do not exist without a control plane, and clients repeat what ends in 5xx.
+        ManageError::NoControlPlane | ManageError::TooOld => Fault { status: 404, ..Fault::of(ErrorType::NotFound, message) },
         ManageError::Away => Fault { retry_after: Some(UNDECIDED_WAIT), ..Fault::of(ErrorType::ProviderOverloaded, message) },
         // Without a time: what may have been done is not to be done again by itself.
         ManageError::Unknown => Fault::of(ErrorType::ProviderOverloaded, message),

@@ -118,7 +118,7 @@ pub(crate) static LIST_KEYS: Operation = Operation {
     answer: "ManagedKeyList",
     streams: false,
     success: 200,
-    errors: &[400, 401, 403, 429, 501, 503],
+    errors: &[400, 401, 403, 404, 429, 503],
 };
 
 pub(crate) static CREATE_KEY: Operation = Operation {
@@ -131,7 +131,7 @@ pub(crate) static CREATE_KEY: Operation = Operation {
     answer: "CreatedKey",
     streams: false,
     success: 201,
-    errors: &[400, 401, 403, 404, 413, 422, 429, 501, 503],
+    errors: &[400, 401, 403, 404, 413, 422, 429, 503],
 };
 
 pub(crate) static GET_KEY: Operation = Operation {
@@ -144,7 +144,7 @@ pub(crate) static GET_KEY: Operation = Operation {
     answer: "ManagedKeyAnswer",
     streams: false,
     success: 200,
-    errors: &[401, 403, 404, 429, 501, 503],
+    errors: &[401, 403, 404, 429, 503],
 };
 
 pub(crate) static EDIT_KEY: Operation = Operation {
@@ -157,7 +157,7 @@ pub(crate) static EDIT_KEY: Operation = Operation {
     answer: "ManagedKeyAnswer",
     streams: false,
     success: 200,
-    errors: &[400, 401, 403, 404, 413, 422, 429, 501, 503],
+    errors: &[400, 401, 403, 404, 413, 422, 429, 503],
 };
 
 pub(crate) static DELETE_KEY: Operation = Operation {
@@ -170,7 +170,7 @@ pub(crate) static DELETE_KEY: Operation = Operation {
     answer: "DeletedKey",
     streams: false,
     success: 200,
-    errors: &[401, 403, 404, 422, 429, 501, 503],
+    errors: &[401, 403, 404, 422, 429, 503],
 };
 
 pub(crate) static CREDITS: Operation = Operation {
@@ -292,7 +292,6 @@ fn reason(status: u16) -> &'static str {
         413 => "The request body is too large.",
         422 => "The provider understood the request and cannot process it.",
         429 => "Too many requests; see `Retry-After`.",
-        501 => "This gateway has no control plane that could do it.",
         502 => "The provider answered badly or is down.",
         503 => "Nobody can serve this now; see `Retry-After`.",
         504 => "Time was up.",

@@ -221,7 +221,7 @@ async fn an_edge_cannot_act_for_a_key_that_it_was_not_sent() {
 async fn without_a_control_plane_the_answer_says_so() {
     let mesh = Topology::new().provider("a", |_| {}).start().await;
     let answer = mesh.get(KEYS).await;
-    assert_eq!(answer.status, 501);
+    assert_eq!(answer.status, 404);
     assert!(answer.text().contains("no control plane"), "{}", answer.text());
 
     let following = one();
