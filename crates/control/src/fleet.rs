@@ -15,24 +15,23 @@ mod summary;
 mod table;
 mod view;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_proto::v1::{FleetExchange, HealthReport};
-use tidegate_routing::{EndpointId, Reporter, Settings, Timestamp, VerdictRules};
+use tidegate_routing::{EndpointId, Seen, Settings, Timestamp, VerdictRules};
 
 pub use digest::Digested;
-pub(crate) use digest::movement;
+pub(crate) use digest::{is_urgent, movement};
 pub use gauges::endpoint_names;
 pub use service::{FleetConfig, FleetError, FleetPeers, FleetService, Leader};
 pub use table::{HealthRow, HealthTable};
 pub use view::ViewCursor;
 
 use crate::state::Health;
-use endpoint::EndpointState;
+use endpoint::{Age, EndpointState, WINDOWS};
 use report::Reported;
-use ring::Counts;
 use summary::Summaries;
 
 /// The region's soft state on one control node.
@@ -42,15 +41,14 @@ pub struct Fleet {
     node_id: u64,
     /// Start of this node, Unix milliseconds.
     epoch: u64,
-    rules: VerdictRules,
-    settings: Settings,
-    edges: BTreeMap<Arc<str>, Edge>,
+    judges: Judges,
+    edges: Edges,
     endpoints: BTreeMap<EndpointId, EndpointState>,
     /// Which endpoint's cell changed at which version; one entry per endpoint.
     changed: BTreeMap<u64, EndpointId>,
     version: u64,
-    active: u32,
-    suspects: u32,
+    /// Endpoints of which something was said that may change their verdict.
+    stirred: BTreeSet<EndpointId>,
     summaries: Summaries,
     /// First tick.
     began: Option<Timestamp>,
@@ -70,6 +68,39 @@ pub enum KnownBug {
     HealthByLastWriter,
     /// One failing edge is quorum enough, and no edge's weight is capped.
     VerdictBySingleEdge,
+}
+
+/// What verdicts are made with.
+#[derive(Debug)]
+struct Judges {
+    rules: VerdictRules,
+    settings: Settings,
+    /// Room for what edges saw, kept from one endpoint to the next.
+    seen: [Seen; WINDOWS],
+}
+
+/// The edges of the region.
+#[derive(Debug, Default)]
+struct Edges {
+    known: BTreeMap<Arc<str>, Edge>,
+    /// Of those that reported lately: who trusts itself,
+    active: u32,
+    /// and who does not.
+    suspects: u32,
+}
+
+impl Edges {
+    fn of(&self, name: &str) -> Option<&Edge> {
+        self.known.get(name)
+    }
+
+    fn count(&mut self, now: Timestamp) {
+        self.known.retain(|_, edge| now.since(edge.seen) <= EDGE_FORGOTTEN);
+        let is_here = |edge: &&Edge| now.since(edge.seen) <= EDGE_SILENT;
+        let suspects = self.known.values().filter(is_here).filter(|edge| edge.suspect).count();
+        self.suspects = suspects as u32;
+        self.active = (self.known.values().filter(is_here).count() - suspects) as u32;
+    }
 }
 
 /// One edge of the region.
@@ -112,14 +143,12 @@ impl Fleet {
             region: region.into(),
             node_id,
             epoch,
-            rules: VerdictRules::default(),
-            settings: Settings::default(),
-            edges: BTreeMap::new(),
+            judges: Judges { rules: VerdictRules::default(), settings: Settings::default(), seen: endpoint::room() },
+            edges: Edges::default(),
             endpoints: BTreeMap::new(),
             changed: BTreeMap::new(),
             version: 0,
-            active: 0,
-            suspects: 0,
+            stirred: BTreeSet::new(),
             summaries: Summaries::default(),
             began: None,
             agreed: Agreed::default(),
@@ -136,7 +165,8 @@ impl Fleet {
     pub fn reintroduce(&mut self, bug: KnownBug) {
         self.bug = Some(bug);
         if bug == KnownBug::VerdictBySingleEdge {
-            self.rules = VerdictRules { least_quorum: 1, faulty_in: usize::MAX, reporter_cap: 1.0, few_edges: 0, ..self.rules };
+            let rules = self.judges.rules;
+            self.judges.rules = VerdictRules { least_quorum: 1, faulty_in: usize::MAX, reporter_cap: 1.0, few_edges: 0, ..rules };
         }
     }
 
@@ -184,12 +214,12 @@ impl Fleet {
     }
 
     fn merge(&mut self, edge: &str, report: &HealthReport, here: bool, now: Timestamp) -> Taken {
-        let name: Arc<str> = match self.edges.get_key_value(edge) {
+        let name: Arc<str> = match self.edges.known.get_key_value(edge) {
             Some((name, _)) => Arc::clone(name),
-            None if self.edges.len() >= MOST_EDGES => return Taken::Refused("too many edges for one region"),
+            None if self.edges.known.len() >= MOST_EDGES => return Taken::Refused("too many edges for one region"),
             None => edge.into(),
         };
-        let known = self.edges.entry(Arc::clone(&name)).or_insert(Edge {
+        let known = self.edges.known.entry(Arc::clone(&name)).or_insert(Edge {
             incarnation: report.incarnation,
             seq: 0,
             seen: now,
@@ -215,79 +245,93 @@ impl Fleet {
         known.seq = report.seq;
         known.suspect = report.suspect;
         known.confidence = if report.suspect { 0.0 } else { f64::from(report.confidence.min(100)) / 100.0 };
-        let fresh = report.window_ms <= OLDEST_WINDOW_MS;
+        let age = match report.window_ms {
+            0..=NEWEST_WINDOW_MS => Age::New,
+            millis if millis <= OLDEST_WINDOW_MS => Age::Recent,
+            _ => Age::Old,
+        };
         for cell in &report.cells {
             let id = EndpointId(cell.endpoint);
             if self.endpoints.len() >= MOST_ENDPOINTS && !self.endpoints.contains_key(&id) {
                 continue;
             }
             // A cell that does not parse is an edge of another build; its counts without distributions would be a half truth.
-            let Some(reported) = Reported::of(cell) else { continue };
+            let Some(reported) = Reported::of(cell, now) else { continue };
             let state = self.endpoints.entry(id).or_default();
             #[cfg(feature = "known-bugs")]
             if self.bug == Some(KnownBug::HealthByLastWriter) {
                 state.forget_reporters();
             }
-            state.add(&name, &reported, fresh, now);
+            if state.add(&name, &reported, age, now) {
+                self.stirred.insert(id);
+            }
         }
         Taken::New
     }
 
     /// Judges everything anew. Call it every 250 ms. Whether edges have something new to hear.
     pub fn tick(&mut self, agreed: &Health, now: Timestamp) -> bool {
-        let before = (self.version, self.active, self.suspects);
-        if agreed.leader_time_ms() != self.agreed.leader_time_ms {
-            self.agreed = Agreed { leader_time_ms: agreed.leader_time_ms(), moved: now };
-        }
-        self.edges.retain(|_, edge| now.since(edge.seen) <= EDGE_FORGOTTEN);
-        let is_here = |edge: &&Edge| now.since(edge.seen) <= EDGE_SILENT;
-        self.active = self.edges.values().filter(is_here).filter(|edge| !edge.suspect).count() as u32;
-        self.suspects = self.edges.values().filter(is_here).filter(|edge| edge.suspect).count() as u32;
-        // Who is connected first need not be who is there: a few of many edges make no quorum.
-        let began = *self.began.get_or_insert(now);
-        if now.since(began) >= WARM_UP {
-            self.judge_all(now);
+        let before = (self.version, self.edges());
+        self.edges.count(now);
+        self.stirred.clear();
+        if self.is_warm(now) {
+            for (id, state) in &mut self.endpoints {
+                state.judge(*id, &self.edges, &mut self.judges, now);
+            }
         }
         self.hear_others(agreed, now);
         self.hand_out_probes(now);
         self.publish(now);
         self.summaries.refresh(&self.region, &self.endpoints, agreed, now);
-        before != (self.version, self.active, self.suspects)
+        before != (self.version, self.edges())
+    }
+
+    /// Whether something was said that may change a verdict; then [`Fleet::look_again`] is worth its while before the next tick.
+    #[must_use]
+    pub fn is_stirred(&self) -> bool {
+        !self.stirred.is_empty()
+    }
+
+    /// Judges anew what was stirred. Whether edges have something new to hear.
+    pub fn look_again(&mut self, now: Timestamp) -> bool {
+        let before = self.version;
+        let stirred = std::mem::take(&mut self.stirred);
+        if !self.is_warm(now) {
+            return false;
+        }
+        for id in stirred {
+            if let Some(state) = self.endpoints.get_mut(&id) {
+                state.judge(id, &self.edges, &mut self.judges, now);
+            }
+            self.publish_one(id);
+        }
+        self.version != before
+    }
+
+    /// Takes in what was agreed, before the next tick. Whether edges have something new to hear.
+    pub fn hear(&mut self, agreed: &Health, now: Timestamp) -> bool {
+        let before = self.version;
+        self.hear_others(agreed, now);
+        self.publish(now);
+        self.version != before
     }
 
     /// Edges that reported in the last ten seconds: those that trust themselves, and those that do not.
     #[must_use]
     pub fn edges(&self) -> (u32, u32) {
-        (self.active, self.suspects)
+        (self.edges.active, self.edges.suspects)
     }
 
-    fn judge_all(&mut self, now: Timestamp) {
-        let edges = &self.edges;
-        let active = self.active as usize;
-        // Their room is kept from one endpoint to the next.
-        let mut windows = VERDICT_WINDOWS.map(|_| Vec::new());
-        for (id, state) in &mut self.endpoints {
-            windows.iter_mut().for_each(Vec::clear);
-            let mut all = Counts::default();
-            for (name, sums) in state.reporters(VERDICT_WINDOWS, now) {
-                sums.last().into_iter().for_each(|longest| all.add(longest));
-                let Some(edge) = edges.get(name) else { continue };
-                for (window, counts) in windows.iter_mut().zip(sums).filter(|(_, counts)| counts.samples() > 0.0) {
-                    window.push(Reporter {
-                        samples: counts.samples(),
-                        failed: counts.failed,
-                        pointing_at_us: counts.pointing_at_us,
-                        confidence: edge.confidence,
-                    });
-                }
-            }
-            state.limited(&all);
-            state.judge(*id, &windows, active, &self.rules, &self.settings, now);
-        }
+    /// Who is connected first need not be who is there: a few of many edges make no quorum.
+    fn is_warm(&mut self, now: Timestamp) -> bool {
+        now.since(*self.began.get_or_insert(now)) >= WARM_UP
     }
 
     /// Evidence of other regions, and what it is worth at its age.
     fn hear_others(&mut self, agreed: &Health, now: Timestamp) {
+        if agreed.leader_time_ms() != self.agreed.leader_time_ms {
+            self.agreed = Agreed { leader_time_ms: agreed.leader_time_ms(), moved: now };
+        }
         let quiet_ms = now.since(self.agreed.moved).as_millis() as u64;
         let mut said: BTreeMap<EndpointId, Vec<tidegate_routing::RegionSays>> = BTreeMap::new();
         for (_, cell, leader_time_ms) in agreed.cells().filter(|(region, _, _)| *region != self.region) {
@@ -311,11 +355,10 @@ impl Fleet {
         let mut gone = Vec::new();
         for (id, state) in &mut self.endpoints {
             state.expire(now);
-            if let Some(old) = state.republish(*id, self.version + 1) {
-                self.version += 1;
-                self.changed.remove(&old);
-                self.changed.insert(self.version, *id);
-            } else if state.is_forgettable(now) {
+            if state.republish(*id, &mut self.version, &mut self.changed) {
+                continue;
+            }
+            if state.is_forgettable(now) {
                 gone.push((*id, state.version()));
             }
         }
@@ -324,10 +367,14 @@ impl Fleet {
             self.changed.remove(&version);
         }
     }
+
+    fn publish_one(&mut self, id: EndpointId) {
+        if let Some(state) = self.endpoints.get_mut(&id) {
+            state.republish(id, &mut self.version, &mut self.changed);
+        }
+    }
 }
 
-/// Seconds that a verdict looks at, shortest first.
-const VERDICT_WINDOWS: [u64; 3] = [2, 5, ring::VERDICT_SECONDS];
 /// A node that has just started waits for the region's edges before it concludes anything.
 const WARM_UP: Duration = Duration::from_secs(5);
 /// Most edges of a region that one node takes reports of; see the scale document for what breaks beyond.
@@ -342,6 +389,8 @@ const EDGE_SILENT: Duration = Duration::from_secs(10);
 const EDGE_FORGOTTEN: Duration = Duration::from_secs(60);
 /// An increment over a longer time, from an edge that was cut off, says little about now: it counts for uptime only.
 const OLDEST_WINDOW_MS: u32 = 5_000;
+/// Reports come once a second at least; one that covers more was kept back, and how a breaker was then is not how it is now.
+const NEWEST_WINDOW_MS: u32 = 1_500;
 
 #[cfg(test)]
 mod tests;

@@ -1,16 +1,17 @@
 //! The leader's side of shared health: the regions' digests become one entry of the log at a time.
 //!
-//! However many edges there are and whatever they see, the log gets at most one entry per tick, of at most 2,000 cells and 64 KiB. What
-//! does not fit waits: changed verdicts go first, then what moved furthest, then what is only kept alive.
+//! However many edges there are and whatever they see, the log gets at most two entries in any second, of at most 2,000 cells and 64 KiB
+//! each. What changes choices elsewhere goes at once, everything else together once a second, so that the second entry of a second is free
+//! for what cannot wait. What does not fit waits: changed verdicts go first, then what moved furthest, then what is only kept alive.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use prost::Message;
 use tidegate_proto::v1::{HealthBatch, HealthCell, RegionCells, RegionDigest, UptimeShare};
-use tidegate_routing::EndpointId;
+use tidegate_routing::{EndpointId, Timestamp};
 
-use crate::fleet::movement;
+use crate::fleet::{is_urgent, movement};
 use crate::state::Health;
 
 /// The newest word of each region, until it is in the log. Pure.
@@ -22,6 +23,26 @@ pub struct HealthBatcher {
     shares: BTreeMap<(u64, u64), UptimeShare>,
     /// Newest digest per node: epoch and number.
     newest: BTreeMap<u64, (u64, u64)>,
+    pace: Pace,
+}
+
+/// When entries went into the log.
+#[derive(Debug, Default)]
+struct Pace {
+    /// The last one, and the one before.
+    last: [Option<Timestamp>; 2],
+    /// Until when the log is left alone, because it was slow with the last one.
+    rest: Timestamp,
+}
+
+impl Pace {
+    /// When the next may go.
+    fn next(&self, urgent: bool) -> Timestamp {
+        let [last, before] = self.last;
+        let after = |entry: Option<Timestamp>, wait: Duration| entry.map_or(Timestamp(0), |entry| entry + wait);
+        let full = if urgent { after(before, SECOND) } else { after(last, SECOND) };
+        full.max(self.rest)
+    }
 }
 
 impl HealthBatcher {
@@ -47,6 +68,24 @@ impl HealthBatcher {
             }
         }
         true
+    }
+
+    /// How long the next entry has to wait; nothing when there is nothing to tell.
+    pub fn wait(&mut self, agreed: &Health, now: Timestamp) -> Option<Duration> {
+        self.drop_agreed(agreed);
+        if self.cells.is_empty() && self.shares.is_empty() {
+            return None;
+        }
+        let known = |key: &(String, u64)| agreed.cell(EndpointId(key.1), &key.0).map(|(known, _)| known);
+        let urgent = self.cells.len() > ENTRY_CELLS || self.cells.iter().any(|(key, cell)| is_urgent(cell, known(key)));
+        Some(self.pace.next(urgent).since(now))
+    }
+
+    /// An entry was brought into the log, or not, between two moments.
+    pub fn went(&mut self, began: Timestamp, ended: Timestamp) {
+        // Health must not be what fills a slow disk.
+        let rest = ended + (ended.since(began).saturating_sub(HEALTHY_COMMIT) * SLOWDOWN).min(LONGEST_REST);
+        self.pace = Pace { last: [Some(began), self.pace.last[0]], rest };
     }
 
     /// The next entry, and takes it out of what waits; nothing when nothing waits.
@@ -103,9 +142,9 @@ impl HealthBatcher {
         }
     }
 
-    /// Forgets everything: this node no longer leads.
+    /// Forgets everything but when it last wrote: this node no longer leads.
     pub fn clear(&mut self) {
-        *self = HealthBatcher::default();
+        *self = HealthBatcher { pace: std::mem::take(&mut self.pace), ..HealthBatcher::default() };
     }
 
     fn drop_agreed(&mut self, agreed: &Health) {
@@ -117,17 +156,14 @@ impl HealthBatcher {
     }
 }
 
-/// How long to wait after an entry that took so long to commit: health must not be what fills a slow disk.
-#[must_use]
-pub fn tick_after(commit: Duration) -> Duration {
-    (commit * SLOWDOWN).clamp(TICK, LONGEST_TICK)
-}
-
-/// At most two entries a second.
-pub const TICK: Duration = Duration::from_millis(500);
-const LONGEST_TICK: Duration = Duration::from_secs(5);
-/// A commit of 250 ms, twice what a healthy quorum across regions takes, begins to stretch the tick.
+/// At most two entries in it.
+const SECOND: Duration = Duration::from_secs(1);
+/// Longest pause after an entry that the log was slow with.
+const LONGEST_REST: Duration = Duration::from_secs(5);
+/// The next entry waits for as long as twice the time by which the last took longer
 const SLOWDOWN: u32 = 2;
+/// than this: twice what a healthy quorum across regions takes.
+const HEALTHY_COMMIT: Duration = Duration::from_millis(250);
 /// Most cells of an entry.
 pub const ENTRY_CELLS: usize = 2_000;
 /// Most bytes of an entry, with some room for the command around it.
@@ -224,10 +260,47 @@ mod tests {
         assert_eq!(batcher.next(&agreed).unwrap().regions[0].cells[0].success_permille, 300);
     }
 
+    fn second(millis: u64) -> Timestamp {
+        Timestamp(10_000_000 + millis * 1_000)
+    }
+
+    #[test]
+    fn what_changes_choices_goes_at_once_and_the_rest_once_a_second() {
+        let (mut batcher, mut agreed) = (HealthBatcher::default(), Health::default());
+        let mut seq = 0;
+        let mut say = |batcher: &mut HealthBatcher, cell: HealthCell| {
+            seq += 1;
+            batcher.take(digest(seq, vec![cell]));
+        };
+        let write = |batcher: &mut HealthBatcher, agreed: &mut Health, millis| {
+            agreed.apply(batcher.next(agreed).unwrap(), millis);
+            batcher.went(second(millis), second(millis + 85));
+        };
+        let millis = Duration::from_millis;
+        assert_eq!(batcher.wait(&agreed, second(0)), None);
+        say(&mut batcher, cell(1, 1_000));
+        assert_eq!(batcher.wait(&agreed, second(0)), Some(millis(0)));
+        write(&mut batcher, &mut agreed, 0);
+        say(&mut batcher, cell(1, 950));
+        assert_eq!(batcher.wait(&agreed, second(300)), Some(millis(700)), "once a second");
+        say(&mut batcher, HealthCell { verdict: Verdict::Ejected as i32, ..cell(1, 950) });
+        assert_eq!(batcher.wait(&agreed, second(300)), Some(millis(0)), "a verdict does not wait");
+        write(&mut batcher, &mut agreed, 300);
+        say(&mut batcher, HealthCell { verdict: Verdict::Ejected as i32, ..cell(2, 0) });
+        assert_eq!(batcher.wait(&agreed, second(400)), Some(millis(600)), "but there are no three in a second");
+        write(&mut batcher, &mut agreed, 1_000);
+        say(&mut batcher, cell(1, 1_000));
+        assert_eq!(batcher.wait(&agreed, second(1_100)), Some(millis(200)), "back: the one of 300 ms is over by then");
+    }
+
     #[test]
     fn a_slow_log_gets_fewer_entries() {
-        assert_eq!(tick_after(Duration::from_millis(80)), TICK);
-        assert_eq!(tick_after(Duration::from_millis(900)), Duration::from_millis(1_800));
-        assert_eq!(tick_after(Duration::from_secs(60)), LONGEST_TICK);
+        let (mut batcher, agreed) = (HealthBatcher::default(), Health::default());
+        batcher.take(digest(1, vec![HealthCell { verdict: Verdict::Ejected as i32, ..cell(1, 0) }]));
+        for (took, wait) in [(85, 0), (250, 0), (900, 1_300), (60_000, 5_000)] {
+            batcher.pace = Pace::default();
+            batcher.went(second(0), second(took));
+            assert_eq!(batcher.wait(&agreed, second(took)), Some(Duration::from_millis(wait)), "{took} ms");
+        }
     }
 }

@@ -375,11 +375,11 @@ impl FleetParts {
             placed = status.wait_for(|status| status.node_id != 0) => placed.map(|status| status.node_id),
         };
         let Ok(node_id) = placed else { return };
-        let (agreed, named, proposing) = (self.published.clone(), self.published.clone(), self.proposer.clone());
+        let (named, proposing) = (self.published.clone(), self.proposer.clone());
         let (near, leading) = (self.proposer.agreement().clone(), self.proposer.agreement().clone());
         let region = self.region.clone();
         let peers = FleetPeers {
-            agreed: Arc::new(move || agreed.load().health().clone()),
+            published: self.published.clone(),
             names: Arc::new(move || endpoint_names(&named.load())),
             neighbours: Arc::new(move || {
                 let status = near.status();

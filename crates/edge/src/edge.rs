@@ -215,6 +215,7 @@ impl Edge {
             openapi: openapi::document().to_string().into(),
             keys: ArcSwap::from_pointee(keys),
             limits_changed: Notify::new(),
+            health_news: Notify::new(),
             region_health: RegionHealth::default(),
             contact: following.as_ref().map_or_else(Contact::own_authority, |(link, _)| Contact::following(link.key_grace)),
             routed: following.as_ref().map_or_else(Contact::own_authority, |(link, _)| Contact::following(link.key_grace)),

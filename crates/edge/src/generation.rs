@@ -362,6 +362,9 @@ impl Generation {
         };
         if let Some(plan) = &mut self.plan {
             plan.ended(&self.state.snapshot, &self.state.health, &current.plan, &outcome, now);
+            if end != AttemptEnd::Success && self.state.health.has_news() {
+                self.shared.health_news.notify_one();
+            }
         }
         self.state.target(current.plan.endpoint).metrics.attempt(end);
         // What the attempt before held is given back: it did not serve.

@@ -57,6 +57,13 @@ impl HealthLink {
         REPORT_EVERY.mul_f64(0.8 + 0.4 * self.rng.f64())
     }
 
+    /// How long the next report may still wait, given what happened: the rest of its turn, unless a breaker has opened or a failure is the
+    /// first after a success.
+    pub(crate) fn due(&mut self, shared: &Shared) -> Option<Duration> {
+        let now = Timestamp(shared.clock.micros());
+        self.reports.due(shared.state.load().health.take_news()?, now)
+    }
+
     /// Looks at this edge, and takes what happened since the last report. Nothing is taken while it could not be sent
     /// (`has_room`), or too many reports are unacknowledged: what happens then stays in the counts of the next one.
     pub(crate) fn report(&mut self, shared: &Shared, has_room: bool) -> Option<HealthReport> {

@@ -56,6 +56,8 @@ pub(crate) struct Shared {
     pub(crate) in_flight: Arc<AtomicUsize>,
     pub(crate) memory: MemoryWatch,
     pub(crate) telemetry: Telemetry,
+    /// Something happened that the region should hear of before the next report is due.
+    pub(crate) health_news: Notify,
     /// What the region says about health; empty without a control plane.
     pub(crate) region_health: RegionHealth,
     /// The configured region, and the empty string, as every record refers to them.

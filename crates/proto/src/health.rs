@@ -1,11 +1,13 @@
 //! Health between its messages and what routing makes of them.
 
+use std::time::Duration;
+
 use tidegate_routing::{
-    Elsewhere, EndpointId, FailureClass, Histogram, HistogramError, Increment, RegionEvidence, RegionVerdict, RemoteEvidence, Rule,
-    Timestamp, combine,
+    Elsewhere, EndpointId, FailureClass, Histogram, HistogramError, Increment, Opening, RegionEvidence, RegionVerdict, RemoteEvidence,
+    Rule, Timestamp, combine,
 };
 
-use crate::v1::{HealthView, ReportCell, Verdict, VerdictRule, ViewCell};
+use crate::v1::{HealthView, OpenBreaker, ReportCell, Verdict, VerdictRule, ViewCell};
 
 impl ReportCell {
     /// One endpoint's increment as an edge reports it.
@@ -27,7 +29,14 @@ impl ReportCell {
             speed: increment.speed.encode().into(),
             probe_ok: increment.probe_ok,
             probe_failed: increment.probe_failed,
+            open: None,
         }
+    }
+
+    /// The same cell, with what the edge's own breaker knows if it is open.
+    #[must_use]
+    pub fn with_opening(self, opening: Option<Opening>, now: Timestamp) -> ReportCell {
+        ReportCell { open: opening.map(|opening| OpenBreaker::of(&opening, now)), ..self }
     }
 
     /// The increment.
@@ -53,6 +62,43 @@ impl ReportCell {
         })
     }
 }
+
+impl OpenBreaker {
+    fn of(opening: &Opening, now: Timestamp) -> OpenBreaker {
+        let millis = |since: Timestamp| u32::try_from(now.since(since).as_millis()).unwrap_or(u32::MAX);
+        OpenBreaker {
+            began_ms: millis(opening.began),
+            opened_ms: millis(opening.at),
+            samples: opening.samples as f32,
+            failed: opening.failed as f32,
+            connect: opening.pointing_at_us as f32,
+        }
+    }
+
+    /// What it says, for someone who hears it now; nothing when it makes no sense.
+    #[must_use]
+    pub fn opening(&self, now: Timestamp) -> Option<Opening> {
+        let ago = |millis: u32| {
+            let micros = Duration::from_millis(millis.into()).as_micros() as u64;
+            Timestamp(now.micros().saturating_sub(micros))
+        };
+        // A number that is none is in no range.
+        let sane = (0.0..=MOST_SAMPLES).contains(&self.samples)
+            && self.samples > 0.0
+            && (0.0..=self.samples).contains(&self.failed)
+            && (0.0..=self.failed).contains(&self.connect);
+        sane.then(|| Opening {
+            began: ago(self.began_ms.max(self.opened_ms)),
+            at: ago(self.opened_ms),
+            samples: self.samples.into(),
+            failed: self.failed.into(),
+            pointing_at_us: self.connect.into(),
+        })
+    }
+}
+
+/// Far above what opens a breaker; the next one would have opened it before.
+const MOST_SAMPLES: f32 = 1e6;
 
 impl HealthView {
     /// Takes in a later view for the same edge, so that the two can be told as one.
@@ -140,6 +186,25 @@ mod tests {
         assert_eq!(ReportCell::of(EndpointId(5), &increment, 3).increment(), Ok(increment));
         let foreign = ReportCell { speed: vec![9, 9].into(), ..ReportCell::default() };
         assert!(foreign.increment().is_err());
+    }
+
+    #[test]
+    fn an_open_breaker_is_told_by_its_age() {
+        let (sent, heard) = (Timestamp(60_000_000), Timestamp(1_000_000_000));
+        let opening = Opening { began: Timestamp(58_000_000), at: Timestamp(59_500_000), samples: 5.0, failed: 4.5, pointing_at_us: 1.0 };
+        let cell = ReportCell::of(EndpointId(5), &Increment::default(), 0).with_opening(Some(opening), sent);
+        let told = cell.open.unwrap();
+        let expected = Opening { began: Timestamp(998_000_000), at: Timestamp(999_500_000), ..opening };
+        assert_eq!(told.opening(heard), Some(expected));
+        for wrong in [
+            OpenBreaker { samples: f32::NAN, ..told },
+            OpenBreaker { samples: 0.0, failed: 0.0, connect: 0.0, ..told },
+            OpenBreaker { failed: 6.0, ..told },
+            OpenBreaker { samples: f32::INFINITY, ..told },
+            OpenBreaker { connect: -1.0, ..told },
+        ] {
+            assert_eq!(wrong.opening(heard), None, "{wrong:?}");
+        }
     }
 
     #[test]

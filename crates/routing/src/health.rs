@@ -23,10 +23,11 @@ mod window;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 pub(crate) use account::AccountCell;
 pub use account::BlockReason;
-pub use breaker::BreakerState;
+pub use breaker::{BreakerState, Opening};
 pub(crate) use cell::{Context, EndpointCell, State, prompt_class};
 pub use histogram::{Histogram, HistogramError};
 pub use increment::{FailureClass, Increment};
@@ -36,9 +37,11 @@ pub use self_test::{SelfTest, SelfVerdict, Sight};
 pub use sketch::Percentiles;
 pub(crate) use slot::Slot;
 pub use verdict::{
-    Course, Elsewhere, Finding, Probes, RegionSays, RegionVerdict, Reporter, Rule, VerdictRules, elsewhere, judge, judge_windows,
+    Course, Elsewhere, Finding, Probes, RegionSays, RegionVerdict, Reporter, Rule, Seen, VerdictRules, elsewhere, judge, judge_windows,
 };
 pub use view::{CredentialView, EndpointView};
+
+use breaker::Stir;
 
 use crate::budget::RetryBudget;
 use crate::outcome::{Outcome, Verdict};
@@ -57,7 +60,18 @@ pub struct Health {
     provider_of: Box<[u32]>,
     names: Names,
     hedges: Arc<HedgeBudget>,
+    /// News since it was last asked for: the number of a [`News`], the graver one; 0 for none.
+    news: Arc<AtomicU8>,
     settings: crate::Settings,
+}
+
+/// What happened that others should hear of before the next report is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum News {
+    /// An endpoint that worked before has failed.
+    FailureBegan = 1,
+    /// A breaker has opened.
+    BreakerOpened = 2,
 }
 
 /// One provider's credentials with their stable ids.
@@ -110,6 +124,7 @@ impl Health {
             provider_of: snapshot.endpoints().iter().map(|endpoint| endpoint.provider().0).collect(),
             names,
             hedges: previous.map_or_else(Arc::default, |health| Arc::clone(&health.hedges)),
+            news: previous.map_or_else(Arc::default, |health| Arc::clone(&health.news)),
             settings: settings.clone(),
         }
     }
@@ -140,6 +155,25 @@ impl Health {
     /// What happened at an endpoint since this was last called; nothing if nothing did.
     pub fn take_increment(&self, endpoint: EndpointIndex) -> Option<Increment> {
         self.endpoints.get(endpoint.get())?.with(|state| state.measured.as_mut()?.pending.take())
+    }
+
+    /// What an open breaker knows of an endpoint, unless the region has taken it out and decides by probes of its own.
+    pub fn opening(&self, endpoint: EndpointIndex, now: Timestamp) -> Option<Opening> {
+        self.endpoints.get(endpoint.get())?.with(|state| state.opening(&self.settings, now))
+    }
+
+    /// Whether something happened that others should hear of soon. Cheap: for the end of every failed attempt.
+    pub fn has_news(&self) -> bool {
+        self.news.load(Ordering::Relaxed) != 0
+    }
+
+    /// The gravest of what happened since this was last asked.
+    pub fn take_news(&self) -> Option<News> {
+        match self.news.swap(0, Ordering::Relaxed) {
+            0 => None,
+            1 => Some(News::FailureBegan),
+            _ => Some(News::BreakerOpened),
+        }
     }
 
     /// Requests of this edge at an endpoint now.
@@ -207,7 +241,12 @@ impl Health {
         if matches!(outcome.end.verdict(), Verdict::Hard | Verdict::Soft) {
             context.peers = self.peer_failure_ratio(snapshot, endpoint, now);
         }
-        cell.with(|state| state.learn(outcome, &context, settings, now));
+        let news = match cell.with(|state| state.learn(outcome, &context, settings, now)) {
+            Stir::None => return,
+            Stir::Began => News::FailureBegan,
+            Stir::Opened => News::BreakerOpened,
+        };
+        self.news.fetch_max(news as u8, Ordering::Relaxed);
     }
 
     /// Median failure ratio of the model's other endpoints. Cells are read one after the other, never two at once.

@@ -70,8 +70,8 @@ pub use explain::Decision;
 pub use filter::{Constraint, Excluded, Exclusion, NoRoute, NoRouteCode};
 pub use health::{
     BlockReason, BreakerState, Course, CredentialView, Elsewhere, EndpointView, FailureClass, Finding, Health, Histogram, HistogramError,
-    Increment, Log8, Percentiles, Probes, RegionEvidence, RegionSays, RegionVerdict, RemoteEvidence, RemoteVerdict, Reporter, Rule,
-    SelfTest, SelfVerdict, Sight, VerdictRules, combine, elsewhere, judge, judge_windows,
+    Increment, Log8, News, Opening, Percentiles, Probes, RegionEvidence, RegionSays, RegionVerdict, RemoteEvidence, RemoteVerdict,
+    Reporter, Rule, Seen, SelfTest, SelfVerdict, Sight, VerdictRules, combine, elsewhere, judge, judge_windows,
 };
 pub use id::{CredentialIndex, EndpointId, EndpointIndex, ModelIndex, ProviderIndex, Timestamp};
 pub use intent::{Affinity, Intent, Mode, Needs, TierChoice};

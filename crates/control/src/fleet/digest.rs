@@ -16,7 +16,7 @@ use crate::state::Health;
 pub struct Digested {
     /// For the leader.
     pub digest: RegionDigest,
-    /// A verdict changed.
+    /// A verdict changed, or so many more or fewer requests work that edges elsewhere would choose otherwise.
     pub urgent: bool,
 }
 
@@ -38,7 +38,7 @@ impl Fleet {
             };
             let known = known.map(|(cell, _)| cell);
             if is_material(&cell, known, age) {
-                urgent |= known.map_or(HealthCell::default().verdict, |known| known.verdict) != cell.verdict;
+                urgent |= is_urgent(&cell, known);
                 cells.push(cell);
             }
         }
@@ -70,6 +70,16 @@ fn is_material(cell: &HealthCell, known: Option<&HealthCell>, age: Duration) -> 
         || moved(cell.first_token_p50, known.first_token_p50, MATERIAL_STEPS)
         || moved(cell.first_token_p95, known.first_token_p95, MATERIAL_STEPS)
         || age >= KEEP_ALIVE
+}
+
+/// Whether others should hear it at once, and not with the second's other news.
+pub(crate) fn is_urgent(cell: &HealthCell, known: Option<&HealthCell>) -> bool {
+    let Some(known) = known else {
+        let fails = cell.samples > 0 && cell.success_permille + URGENT_PERMILLE <= 1_000;
+        return fails || region_verdict(cell.verdict) != RegionVerdict::Healthy;
+    };
+    let both_say = cell.samples > 0 && known.samples > 0;
+    cell.verdict != known.verdict || (both_say && cell.success_permille.abs_diff(known.success_permille) >= URGENT_PERMILLE)
 }
 
 /// How far a cell moved from what the log says, to decide what waits when not everything fits: a changed verdict before all else.
@@ -166,6 +176,8 @@ impl Minutes {
 
 /// Above this every numeric movement is.
 const CHANGED_VERDICT: u32 = u32::MAX;
+/// A quarter of all requests: the weight of an endpoint that is not used here halves with it.
+const URGENT_PERMILLE: u32 = 250;
 /// Two points.
 const MATERIAL_PERMILLE: u32 = 20;
 /// More than one step of 6.3 %: the first whole step beyond 10 %.

@@ -20,7 +20,7 @@ pub(super) struct Held {
 
 impl Fleet {
     pub(super) fn hand_out_probes(&mut self, now: Timestamp) {
-        let edges = &self.edges;
+        let edges = &self.edges.known;
         let can_probe = |edge: &Edge| edge.here && !edge.suspect && now.since(edge.seen) <= EDGE_SILENT;
         for state in self.endpoints.values_mut() {
             if state.verdict() != RegionVerdict::Probing {

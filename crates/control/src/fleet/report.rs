@@ -1,7 +1,7 @@
 //! One cell of a report, read.
 
 use tidegate_proto::v1::ReportCell;
-use tidegate_routing::Probes;
+use tidegate_routing::{Opening, Probes, Timestamp};
 
 use super::ring::{Counts, Sketches};
 
@@ -11,21 +11,24 @@ pub(super) struct Reported {
     pub(super) counts: Counts,
     pub(super) sketches: Sketches,
     pub(super) probes: Probes,
+    /// What its own breaker knows, if that is open.
+    pub(super) opening: Option<Opening>,
 }
 
 impl Reported {
     /// Reads a cell; nothing when its distributions cannot be read.
-    pub(super) fn of(cell: &ReportCell) -> Option<Reported> {
+    pub(super) fn of(cell: &ReportCell, now: Timestamp) -> Option<Reported> {
         let increment = cell.increment().ok()?;
         let failed = increment.weighted_failures();
         Some(Reported {
             counts: Counts {
-                ok: f64::from(increment.ok),
-                failed,
-                half: increment.failures() as f64 - failed,
-                pointing_at_us: increment.pointing_at_us(),
-                rate_limited: f64::from(increment.rate_limited),
+                ok: increment.ok as f32,
+                failed: failed as f32,
+                half: (increment.failures() as f64 - failed) as f32,
+                pointing_at_us: increment.pointing_at_us() as f32,
+                rate_limited: increment.rate_limited as f32,
             },
+            opening: cell.open.and_then(|open| open.opening(now)),
             probes: Probes { ok: increment.probe_ok, failed: increment.probe_failed },
             sketches: Sketches { first_token: increment.first_token, speed: increment.speed },
         })

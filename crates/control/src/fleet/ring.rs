@@ -1,23 +1,26 @@
-//! The last seconds, in buckets of one second.
+//! The last seconds: counts in buckets of a quarter of a second for three seconds and of one second for ten, distributions by second.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use tidegate_routing::{Histogram, Timestamp};
 
 /// What one edge counted at one endpoint.
+///
+/// Half the size of what sums of millions would need: there is one for each bucket, reporter and endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Counts {
-    pub(super) ok: f64,
+    pub(super) ok: f32,
     /// The soft ones half.
-    pub(super) failed: f64,
+    pub(super) failed: f32,
     /// What of a soft failure was none.
-    pub(super) half: f64,
-    pub(super) pointing_at_us: f64,
-    pub(super) rate_limited: f64,
+    pub(super) half: f32,
+    pub(super) pointing_at_us: f32,
+    pub(super) rate_limited: f32,
 }
 
 impl Counts {
-    pub(super) fn samples(&self) -> f64 {
+    pub(super) fn samples(&self) -> f32 {
         self.ok + self.failed + self.half
     }
 
@@ -30,50 +33,73 @@ impl Counts {
     }
 }
 
-/// Counts of ten seconds. Only seconds with traffic take memory.
+/// Counts of ten seconds. Only times with traffic take memory.
 #[derive(Clone, Debug, Default)]
 pub(super) struct CountRing {
-    buckets: VecDeque<(u64, Counts)>,
+    quarters: VecDeque<(u64, Counts)>,
+    seconds: VecDeque<(u64, Counts)>,
 }
 
 impl CountRing {
     pub(super) fn add(&mut self, counts: &Counts, now: Timestamp) {
-        let second = second_of(now);
-        self.expire(second);
-        match self.buckets.back_mut() {
-            Some((newest, sum)) if *newest == second => sum.add(counts),
-            _ => self.buckets.push_back((second, *counts)),
-        }
+        add_to(&mut self.quarters, counts, quarter_of(now), QUARTERS);
+        add_to(&mut self.seconds, counts, second_of(now), VERDICT_SECONDS);
     }
 
-    /// Everything of the last so many seconds, at most ten, for several lengths at once, shortest first. Nothing without traffic in the
-    /// longest: most reporters of most endpoints are idle, and there are a thousand of them.
-    pub(super) fn sums<const N: usize>(&self, seconds: [u64; N], now: Timestamp) -> Option<[Counts; N]> {
+    /// Everything of the last ten seconds; nothing when that is nothing.
+    pub(super) fn whole(&self, now: Timestamp) -> Option<Counts> {
         let second = second_of(now);
-        let longest = *seconds.last()?;
-        let mut sums = [Counts::default(); N];
-        let mut any = false;
+        let mut recent = self.seconds.iter().rev().take_while(|(of, _)| of + VERDICT_SECONDS > second).peekable();
+        recent.peek()?;
         let mut sum = Counts::default();
-        let mut windows = seconds.iter().zip(&mut sums).peekable();
-        // Newest first, so that a longer window is what a shorter one came to, and more.
-        for (of, counts) in self.buckets.iter().rev() {
-            while let Some((_, ended)) = windows.next_if(|(length, _)| of + **length <= second) {
-                *ended = sum;
-            }
-            if of + longest <= second {
-                break;
-            }
-            sum.add(counts);
-            any = true;
-        }
-        windows.for_each(|(_, rest)| *rest = sum);
-        any.then_some(sums)
+        recent.for_each(|(_, counts)| sum.add(counts));
+        Some(sum)
     }
 
-    fn expire(&mut self, second: u64) {
-        while self.buckets.front().is_some_and(|(of, _)| of + VERDICT_SECONDS <= second) {
-            self.buckets.pop_front();
+    /// Everything of the [`SHORTER`] windows.
+    pub(super) fn shorter(&self, now: Timestamp) -> [Counts; SHORTER.len()] {
+        let (quarter, second) = (quarter_of(now), second_of(now));
+        let mut sums = [Counts::default(); SHORTER.len()];
+        for (sum, window) in sums.iter_mut().zip(SHORTER) {
+            let (ring, number, length) = match window {
+                Span::Quarters(length) => (&self.quarters, quarter, length),
+                Span::Seconds(length) => (&self.seconds, second, length),
+            };
+            let recent = ring.iter().rev().take_while(|(of, _)| of + length > number);
+            recent.for_each(|(_, counts)| sum.add(counts));
         }
+        sums
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.quarters.clear();
+        self.seconds.clear();
+    }
+}
+
+/// How far a window looks back, the bucket that is still open included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Span {
+    Quarters(u64),
+    Seconds(u64),
+}
+
+impl Span {
+    pub(super) const fn length(self) -> Duration {
+        match self {
+            Span::Quarters(count) => Duration::from_millis(count * 250),
+            Span::Seconds(count) => Duration::from_secs(count),
+        }
+    }
+}
+
+fn add_to(ring: &mut VecDeque<(u64, Counts)>, counts: &Counts, number: u64, most: u64) {
+    while ring.front().is_some_and(|(of, _)| of + most <= number) {
+        ring.pop_front();
+    }
+    match ring.back_mut() {
+        Some((newest, sum)) if *newest == number => sum.add(counts),
+        _ => ring.push_back((number, *counts)),
     }
 }
 
@@ -171,8 +197,24 @@ fn second_of(now: Timestamp) -> u64 {
     now.micros() / 1_000_000
 }
 
+fn quarter_of(now: Timestamp) -> u64 {
+    now.micros() / 250_000
+}
+
 /// The longest that a verdict looks at.
 pub(super) const VERDICT_SECONDS: u64 = 10;
+/// The windows below it, shortest first: the fault of a busy endpoint fills half a second, that of a quiet one takes longer.
+pub(super) const SHORTER: [Span; 7] = [
+    Span::Quarters(2),
+    Span::Quarters(3),
+    Span::Quarters(4),
+    Span::Quarters(6),
+    Span::Quarters(8),
+    Span::Quarters(QUARTERS),
+    Span::Seconds(5),
+];
+/// Three seconds.
+const QUARTERS: u64 = 12;
 /// What the digest's percentiles look at.
 const RING_SECONDS: u64 = 30;
 const SLOT_SECONDS: u64 = 300;
@@ -187,21 +229,22 @@ mod tests {
     }
 
     fn ok(count: u32) -> Counts {
-        Counts { ok: f64::from(count), ..Counts::default() }
+        Counts { ok: count as f32, ..Counts::default() }
     }
 
     #[test]
-    fn each_window_holds_its_own_seconds() {
+    fn each_window_holds_its_own_time() {
         let mut ring = CountRing::default();
-        for at in [90, 95, 98, 100] {
-            ring.add(&ok(at), second(at.into()));
+        let at = |millis: u64| Timestamp(millis * 1_000);
+        for (millis, count) in [(90_100, 1), (95_100, 10), (97_600, 100), (98_100, 1_000), (99_100, 10_000), (99_900, 100_000)] {
+            ring.add(&ok(count), at(millis));
         }
-        let sums = |at| ring.sums([2, 5, 10], second(at)).map(|sums| sums.map(|counts| counts.ok));
-        assert_eq!(sums(100), Some([100.0, 198.0, 293.0]));
-        assert_eq!(sums(101), Some([100.0, 198.0, 293.0]));
-        assert_eq!(sums(102), Some([0.0, 198.0, 293.0]), "95 is seven seconds ago, 98 four");
-        assert_eq!(sums(109), Some([0.0, 0.0, 100.0]));
-        assert_eq!(sums(110), None, "idle");
+        let sums = |millis| ring.shorter(at(millis)).map(|counts| counts.ok);
+        assert_eq!(ring.whole(at(99_999)).map(|counts| counts.ok), Some(111_111.0));
+        // Half a second, then 0.75, 1, 1.5, 2, 3 and 5 seconds, each with the bucket that is not full yet.
+        assert_eq!(sums(99_990), [100_000.0, 100_000.0, 110_000.0, 110_000.0, 111_000.0, 111_100.0, 111_110.0]);
+        assert_eq!(sums(100_300), [0.0, 100_000.0, 100_000.0, 110_000.0, 110_000.0, 111_100.0, 111_100.0]);
+        assert_eq!(ring.whole(at(110_000)), None, "idle");
     }
 
     #[test]

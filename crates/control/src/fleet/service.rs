@@ -1,4 +1,8 @@
 //! The shell around [`Fleet`]: the lock, the ticks, and the calls between control nodes.
+//!
+//! Everything has its beat and nothing waits for it without need: what may change a verdict is judged, told to the region's other nodes,
+//! sent to the leader and brought into the log as soon as the one before it allows. Each of these has a task of its own, so that a
+//! neighbour that does not answer delays no verdict.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -12,15 +16,15 @@ use tidegate_proto::v1::fleet_server;
 use tidegate_proto::v1::{FleetExchange, FleetExchanged, HealthBatch, HealthReport, HealthView, RegionDigest, RegionDigested};
 use tidegate_routing::{EndpointId, Timestamp};
 use tidegate_runtime::mesh::{BoxFuture, ChannelOptions, Dial, Expect, Peer, Role, channel};
-use tidegate_runtime::{Clock, Tasks};
-use tokio::sync::watch;
+use tidegate_runtime::{Clock, Shutdown, Tasks};
+use tokio::sync::{Notify, watch};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use super::gauges::HealthGauges;
 use super::{Fleet, HealthTable, Taken, ViewCursor};
-use crate::health_batch::{HealthBatcher, TICK, tick_after};
-use crate::state::Health;
+use crate::health_batch::HealthBatcher;
+use crate::published::Published;
 
 /// Who this node is.
 #[derive(Debug, Clone)]
@@ -34,8 +38,8 @@ pub struct FleetConfig {
 /// What the fleet needs of the rest of the node. All of it may change at any time, so it is asked each time.
 #[derive(Clone)]
 pub struct FleetPeers {
-    /// The newest agreed health.
-    pub agreed: Arc<dyn Fn() -> Health + Send + Sync>,
+    /// The agreed state, with what regions said.
+    pub published: Published,
     /// Name and provider of every declared endpoint.
     pub names: Arc<dyn Fn() -> HashMap<EndpointId, (String, String)> + Send + Sync>,
     /// Addresses of the other control nodes of the region.
@@ -80,7 +84,21 @@ pub(super) struct Inner {
     clock: Clock,
     /// Counts up when edges have something new to hear.
     changes: watch::Sender<u64>,
+    bells: Bells,
     metrics: FleetMetrics,
+}
+
+/// What the tasks wake each other by.
+#[derive(Default)]
+struct Bells {
+    /// Something was said that may change a verdict.
+    stirred: Notify,
+    /// The same, for the other nodes of the region.
+    tell: Notify,
+    /// Verdicts were looked at anew.
+    judged: Notify,
+    /// A digest has come in, here where the leader is.
+    digested: Notify,
 }
 
 struct FleetMetrics {
@@ -125,39 +143,35 @@ impl FleetService {
             peers,
             clock,
             changes: watch::Sender::new(0),
+            bells: Bells::default(),
             metrics: FleetMetrics::register(registry)?,
         });
         HealthGauges::register(Arc::downgrade(&inner), registry)?;
         Ok(FleetService { inner })
     }
 
-    /// Starts judging, exchanging, and (while this node leads) proposing. The tasks end when the set is asked to stop.
+    /// Starts judging, exchanging, digesting, and (while this node leads) proposing. The tasks end when the set is asked to stop.
     pub fn start(&self, tasks: &Tasks) {
         let (inner, stop) = (Arc::clone(&self.inner), tasks.shutdown().clone());
-        tasks.spawn("fleet-tick", async move {
+        tasks.spawn("fleet-tick", async move { inner.judge_until(stop).await });
+        let (inner, stop) = (Arc::clone(&self.inner), tasks.shutdown().clone());
+        tasks.spawn("fleet-exchange", async move {
             let mut clients = Clients::default();
-            let mut digested = Instant::now();
-            loop {
-                // Both branches can be dropped: neither holds anything.
-                tokio::select! {
-                    biased;
-                    () = stop.requested() => return,
-                    () = tokio::time::sleep(FLEET_TICK) => {}
-                }
-                inner.tick();
+            while wait(&stop, FLEET_TICK, &inner.bells.tell).await {
                 inner.exchange(&mut clients).await;
+            }
+        });
+        let (inner, stop) = (Arc::clone(&self.inner), tasks.shutdown().clone());
+        tasks.spawn("fleet-digest", async move {
+            let (mut clients, mut digested) = (Clients::default(), Instant::now());
+            while wait(&stop, DIGEST_EVERY, &inner.bells.judged).await {
                 inner.digest(&mut clients, &mut digested).await;
             }
         });
         let (inner, stop) = (Arc::clone(&self.inner), tasks.shutdown().clone());
         tasks.spawn("health-batch", async move {
-            let mut pause = TICK;
-            loop {
-                tokio::select! {
-                    biased;
-                    () = stop.requested() => return,
-                    () = tokio::time::sleep(pause) => {}
-                }
+            let mut pause = DIGEST_EVERY;
+            while wait(&stop, pause, &inner.bells.digested).await {
                 pause = inner.propose().await;
             }
         });
@@ -167,7 +181,14 @@ impl FleetService {
     /// where nobody proves anything.
     pub fn report(&self, edge: &str, report: HealthReport) -> Taken {
         let (inner, now) = (&self.inner, self.inner.now());
-        let taken = inner.fleet.lock().take_report(edge, report, inner.clock.unix_millis(), now);
+        let (taken, stirred) = {
+            let mut fleet = inner.fleet.lock();
+            (fleet.take_report(edge, report, inner.clock.unix_millis(), now), fleet.is_stirred())
+        };
+        if stirred {
+            inner.bells.stirred.notify_one();
+            inner.bells.tell.notify_one();
+        }
         let result = match taken {
             Taken::New => "new",
             Taken::Repeated => "repeated",
@@ -211,18 +232,73 @@ impl Inner {
     }
 
     pub(super) fn table(&self) -> HealthTable {
-        let (agreed, names) = ((self.peers.agreed)(), (self.peers.names)());
-        self.fleet.lock().table(&agreed, |id| names.get(&id).cloned())
+        let (agreed, names) = (self.peers.published.load(), (self.peers.names)());
+        self.fleet.lock().table(agreed.health(), |id| names.get(&id).cloned())
+    }
+
+    /// Judges everything four times a second, what was stirred soon after it was, and hears what was agreed as soon as it is.
+    async fn judge_until(&self, stop: Shutdown) {
+        let mut states = self.peers.published.watch();
+        let (mut ticked, mut rest) = (Instant::now(), LEAST_REST);
+        let mut heard = 0;
+        loop {
+            let stirred = async {
+                while !self.fleet.lock().is_stirred() {
+                    self.bells.stirred.notified().await;
+                }
+                // Those that report at the same moment are looked at together.
+                tokio::time::sleep(rest).await;
+            };
+            // Every branch can be dropped: the clock, the state and what is stirred are levels.
+            let began = tokio::select! {
+                biased;
+                () = stop.requested() => return,
+                () = tokio::time::sleep_until((ticked + FLEET_TICK).into()) => {
+                    ticked = Instant::now();
+                    self.tick();
+                    ticked
+                }
+                changed = states.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let state = states.borrow_and_update().clone();
+                    if std::mem::replace(&mut heard, state.health().leader_time_ms()) == state.health().leader_time_ms() {
+                        continue;
+                    }
+                    let began = Instant::now();
+                    let changed = self.fleet.lock().hear(state.health(), self.now());
+                    self.announce(changed);
+                    began
+                }
+                () = stirred => {
+                    let began = Instant::now();
+                    let changed = self.fleet.lock().look_again(self.now());
+                    self.announce(changed);
+                    if changed {
+                        self.bells.judged.notify_one();
+                    }
+                    began
+                }
+            };
+            // Judging early is not what a large region spends its time with.
+            rest = (began.elapsed() * REST_FACTOR).clamp(LEAST_REST, FLEET_TICK);
+        }
     }
 
     fn tick(&self) {
-        let agreed = (self.peers.agreed)();
+        let agreed = self.peers.published.load();
         let (changed, (active, suspects)) = {
             let mut fleet = self.fleet.lock();
-            (fleet.tick(&agreed, self.now()), fleet.edges())
+            (fleet.tick(agreed.health(), self.now()), fleet.edges())
         };
         self.metrics.edges.with_label_values(&["active"]).set(active.into());
         self.metrics.edges.with_label_values(&["suspect"]).set(suspects.into());
+        self.announce(changed);
+        self.bells.judged.notify_one();
+    }
+
+    fn announce(&self, changed: bool) {
         if changed {
             self.changes.send_modify(|version| *version += 1);
         }
@@ -249,14 +325,12 @@ impl Inner {
     }
 
     async fn digest(&self, clients: &mut Clients, last: &mut Instant) {
-        let agreed = (self.peers.agreed)();
-        let digested = self.fleet.lock().digest(&agreed, self.clock.unix_millis(), self.now());
+        let agreed = self.peers.published.load();
+        let digested = self.fleet.lock().digest(agreed.health(), self.clock.unix_millis(), self.now());
         let Some(digested) = digested.filter(|digested| digested.urgent || last.elapsed() >= DIGEST_EVERY) else { return };
         *last = Instant::now();
         match (self.peers.leader)() {
-            Leader::Here => {
-                self.batcher.lock().take(digested.digest);
-            }
+            Leader::Here => self.take_digest(digested.digest),
             Leader::At(address) => {
                 let mut client = clients.get(&address, &self.peers.dial);
                 match client.digest(digested.digest).await {
@@ -269,15 +343,28 @@ impl Inner {
         }
     }
 
-    /// Brings what waits into the log, if this node leads. Returns how long to wait until the next entry.
+    fn take_digest(&self, digest: RegionDigest) {
+        self.batcher.lock().take(digest);
+        self.bells.digested.notify_one();
+    }
+
+    /// Brings what waits into the log, if this node leads and it may. Returns after how long to look again, unless more comes in.
     async fn propose(&self) -> Duration {
         if (self.peers.leader)() != Leader::Here {
             self.batcher.lock().clear();
-            return TICK;
+            return DIGEST_EVERY;
         }
-        let agreed = (self.peers.agreed)();
-        let Some(batch) = self.batcher.lock().next(&agreed) else { return TICK };
-        let began = Instant::now();
+        let (agreed, began) = (self.peers.published.load(), self.now());
+        let batch = {
+            let mut batcher = self.batcher.lock();
+            match batcher.wait(agreed.health(), began) {
+                None => return DIGEST_EVERY,
+                Some(wait) if !wait.is_zero() => return wait,
+                Some(_now) => {}
+            }
+            batcher.next(agreed.health())
+        };
+        let Some(batch) = batch else { return DIGEST_EVERY };
         let bytes = prost::Message::encoded_len(&batch);
         match (self.peers.propose)(batch.clone()).await {
             Ok(()) => {
@@ -289,7 +376,19 @@ impl Inner {
                 self.batcher.lock().failed(batch);
             }
         }
-        tick_after(began.elapsed())
+        self.batcher.lock().went(began, self.now());
+        Duration::ZERO
+    }
+}
+
+/// Waits until the bell rings, so long at most. False when it is time to stop.
+async fn wait(stop: &Shutdown, at_most: Duration, bell: &Notify) -> bool {
+    // Every branch can be dropped: a ring that was not heard is kept by the bell.
+    tokio::select! {
+        biased;
+        () = stop.requested() => false,
+        () = bell.notified() => true,
+        () = tokio::time::sleep(at_most) => true,
     }
 }
 
@@ -339,7 +438,14 @@ impl fleet_server::Fleet for FleetService {
     async fn exchange(&self, request: Request<FleetExchange>) -> Result<Response<FleetExchanged>, Status> {
         from_control(&request)?;
         let now = self.inner.now();
-        self.inner.fleet.lock().take_exchange(request.get_ref(), now);
+        let stirred = {
+            let mut fleet = self.inner.fleet.lock();
+            fleet.take_exchange(request.get_ref(), now);
+            fleet.is_stirred()
+        };
+        if stirred {
+            self.inner.bells.stirred.notify_one();
+        }
         Ok(Response::new(FleetExchanged {}))
     }
 
@@ -347,7 +453,7 @@ impl fleet_server::Fleet for FleetService {
         from_control(&request)?;
         let accepted = (self.inner.peers.leader)() == Leader::Here;
         if accepted {
-            self.inner.batcher.lock().take(request.into_inner());
+            self.inner.take_digest(request.into_inner());
         }
         Ok(Response::new(RegionDigested { accepted }))
     }
@@ -355,6 +461,10 @@ impl fleet_server::Fleet for FleetService {
 
 /// As often as edges report.
 const FLEET_TICK: Duration = Duration::from_millis(250);
+/// What stirred is looked at so long after the first word of it: a fault reaches the edges of a region at the same moment.
+const LEAST_REST: Duration = Duration::from_millis(20);
+/// Of its time, judging early takes one part in so many.
+const REST_FACTOR: u32 = 10;
 /// A changed verdict does not wait for it.
 const DIGEST_EVERY: Duration = Duration::from_secs(1);
 /// Longer than the longest round trip between regions; the next tick waits for it.

@@ -102,8 +102,8 @@ impl Fleet {
         rows.sort_by(|a, b| (&a.provider, &a.endpoint, &a.region).cmp(&(&b.provider, &b.endpoint, &b.region)));
         HealthTable {
             region: self.region.clone(),
-            active_edges: self.active,
-            suspect_edges: self.suspects,
+            active_edges: self.edges.active,
+            suspect_edges: self.edges.suspects,
             leader_time_ms: agreed.leader_time_ms(),
             rows,
         }

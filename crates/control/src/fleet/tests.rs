@@ -1,4 +1,4 @@
-use tidegate_proto::v1::{ReportCell, Verdict};
+use tidegate_proto::v1::{OpenBreaker, ReportCell, Verdict};
 use tidegate_routing::Histogram;
 
 use super::*;
@@ -61,6 +61,83 @@ fn a_quorum_ejects_and_an_edge_hears_of_it_once() {
     assert_eq!(fleet.view_for("edge-0", &mut cursor, at(300)), None);
     let heartbeat = fleet.view_for("edge-0", &mut cursor, at(1_300)).unwrap();
     assert!(heartbeat.cells.is_empty() && !heartbeat.full);
+}
+
+/// Five failures in a row, the first and the last so long ago.
+fn opened(began_ms: u32, opened_ms: u32) -> ReportCell {
+    let open = OpenBreaker { began_ms, opened_ms, samples: 5.0, failed: 5.0, connect: 0.0 };
+    ReportCell { endpoint: ENDPOINT, open: Some(open), ..ReportCell::default() }
+}
+
+#[test]
+fn open_breakers_speak_over_the_successes_of_the_seconds_before() {
+    let (mut fleet, agreed) = (fleet(), Health::default());
+    all(&mut fleet, 6, 1, &cell(500, 0), at(0));
+    fleet.tick(&agreed, at(10));
+    assert!(!fleet.is_stirred());
+    let failing = ReportCell { server_error: 5, ..opened(100, 0) };
+    assert_eq!(fleet.take_report("edge-0", report(2, vec![failing.clone()]), UNIX_MS, at(250)), Taken::New);
+    assert!(fleet.is_stirred());
+    fleet.look_again(at(270));
+    assert_eq!(verdict(&fleet), Verdict::Healthy, "one of six");
+    for edge in ["edge-1", "edge-2"] {
+        fleet.take_report(edge, report(2, vec![failing.clone()]), UNIX_MS, at(280));
+    }
+    fleet.look_again(at(300));
+    assert_eq!(verdict(&fleet), Verdict::Healthy, "half of them, and what the others saw is as recent");
+    fleet.take_report("edge-3", report(2, vec![opened(100, 0)]), UNIX_MS, at(310));
+    assert!(fleet.look_again(at(330)));
+    let told = fleet.endpoints[&EndpointId(ENDPOINT)].told();
+    assert_eq!(told.verdict(), Verdict::Ejected);
+    assert!(told.success_permille <= 500, "{told:?}");
+    // Edges stop saying it, as the region has taken it out; what it is told to be stays.
+    all(&mut fleet, 6, 3, &ReportCell { endpoint: ENDPOINT, ..ReportCell::default() }, at(500));
+    fleet.tick(&agreed, at(510));
+    let told = fleet.endpoints[&EndpointId(ENDPOINT)].told();
+    assert!(told.verdict() == Verdict::Ejected && told.success_permille <= 500, "{told:?}");
+}
+
+#[test]
+fn an_open_breaker_is_believed_for_three_seconds_and_degrades_where_edges_are_few() {
+    let (mut fleet, agreed) = (fleet(), Health::default());
+    all(&mut fleet, 1, 1, &cell(300, 0), at(0));
+    all(&mut fleet, 1, 2, &opened(80, 0), at(100));
+    fleet.tick(&agreed, at(110));
+    let told = fleet.endpoints[&EndpointId(ENDPOINT)].told();
+    assert_eq!((told.verdict(), told.success_permille, told.samples), (Verdict::Degraded, 0, 5));
+    // Said again every second it holds, long after the failures have left every window.
+    for second in 1..40 {
+        all(&mut fleet, 1, 2 + second, &opened(80 + second as u32 * 1_000, second as u32 * 1_000), at(100 + second * 1_000));
+        fleet.tick(&agreed, at(110 + second * 1_000));
+        assert_eq!(verdict(&fleet), Verdict::Degraded, "second {second}");
+    }
+    let seen = |fleet: &mut Fleet, millis: u64, seq| {
+        all(fleet, 1, seq, &ReportCell { endpoint: 7, ..ReportCell::default() }, at(millis));
+        fleet.tick(&agreed, at(millis));
+        fleet.endpoints[&EndpointId(ENDPOINT)].finding().verdict
+    };
+    assert_eq!(seen(&mut fleet, 42_000, 50), tidegate_routing::RegionVerdict::Degraded);
+    assert_eq!(seen(&mut fleet, 42_200, 51), tidegate_routing::RegionVerdict::Healthy, "not said for three seconds");
+}
+
+#[test]
+fn what_opened_a_breaker_before_an_endpoint_was_taken_back_does_not_take_it_out_again() {
+    let (mut fleet, agreed) = (fleet(), Health::default());
+    let began = to_probing(&mut fleet, &agreed);
+    let probed = ReportCell { probe_ok: 3, ..cell(3, 0) };
+    let holder = holders(&fleet, at(began)).remove(0);
+    fleet.take_report(&holder, report(100_000, vec![probed]), UNIX_MS, at(began + 10));
+    assert!(fleet.is_stirred(), "a probe's end is worth a look");
+    fleet.look_again(at(began + 20));
+    assert_eq!(verdict(&fleet), Verdict::Healthy);
+    // The edges have not heard yet.
+    let since = began as u32;
+    all(&mut fleet, 6, 200_000, &opened(since + 90, since), at(began + 100));
+    fleet.tick(&agreed, at(began + 110));
+    assert_eq!(verdict(&fleet), Verdict::Healthy);
+    all(&mut fleet, 6, 200_001, &opened(60, 10), at(began + 400));
+    fleet.tick(&agreed, at(began + 410));
+    assert_eq!(verdict(&fleet), Verdict::Ejected, "these are new");
 }
 
 #[test]
@@ -278,5 +355,5 @@ fn what_nobody_uses_is_forgotten() {
     for second in 0..2_500 {
         fleet.tick(&agreed, at(second * 1_000));
     }
-    assert_eq!((fleet.endpoints.len(), fleet.changed.len(), fleet.edges.len()), (0, 0, 0));
+    assert_eq!((fleet.endpoints.len(), fleet.changed.len(), fleet.edges.known.len()), (0, 0, 0));
 }

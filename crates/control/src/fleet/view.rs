@@ -29,7 +29,7 @@ impl Fleet {
         if full {
             *cursor = ViewCursor { epoch: self.epoch, ..ViewCursor::default() };
         }
-        let acknowledged = self.edges.get(edge).map_or(0, |known| known.seq);
+        let acknowledged = self.edges.of(edge).map_or(0, |known| known.seq);
         let probes = self.tokens_of(edge, now);
         let held: Vec<u64> = probes.iter().map(|probe: &ProbeToken| probe.endpoint).collect();
         let news = full
@@ -48,8 +48,8 @@ impl Fleet {
             version: self.version,
             full,
             acknowledged,
-            active_edges: self.active,
-            suspect_edges: self.suspects,
+            active_edges: self.edges.active,
+            suspect_edges: self.edges.suspects,
             cells: changed.map(|state| *state.told()).collect(),
             probes,
             summaries: self.summaries.since(cursor.summaries),

@@ -11,7 +11,7 @@ mod seeds;
 mod world;
 
 use seeds::{each_seed, seeds};
-use tidegate_routing::AttemptEnd;
+use tidegate_routing::{AttemptEnd, RemoteVerdict};
 use world::{Fault, Lie, Shape, World};
 
 #[test]
@@ -55,6 +55,34 @@ fn a_fault_in_one_region_changes_choices_in_another_within_two_seconds() {
     let (median, p99) = (detection::at(&took, 0.5), detection::at(&took, 0.99));
     println!("from the verdict in region A to every edge of region B: median {median:.2} s, p99 {p99:.2} s");
     assert!(median <= 1.0 && p99 <= 2.0, "median {median} s, p99 {p99} s");
+}
+
+/// A fault of a busy provider opens breakers after five failures each, and then nobody sends anything there: few failures beside the many
+/// successes of the seconds before. The region and the other one have to know all the same, and for as long as it lasts.
+#[test]
+fn a_fault_that_stops_all_traffic_at_once_is_known_everywhere() {
+    each_seed("a_fault_that_stops_all_traffic_at_once_is_known_everywhere", 2, |seed| {
+        for (edges, rate) in [(1, 50.0), (2, 50.0), (3, 20.0), (4, 50.0), (7, 20.0), (20, 100.0)] {
+            let mut world = World::new(Shape { regions: 2, edges, rate, ..Shape::default() }, seed);
+            world.silence(1);
+            world.faults.push(Fault { region: Some(0), ..Fault::of(0, 15_000, 1.0) });
+            let few = edges < 4;
+            let knows = move |world: &World| {
+                let near = |edge| match world.told(0, edge, 0) {
+                    Some((RemoteVerdict::Ejected, _)) => !few,
+                    Some((RemoteVerdict::Degraded, _)) => few,
+                    Some((RemoteVerdict::Healthy, _)) | None => false,
+                };
+                (0..edges).all(near) && (0..edges).all(|edge| world.told(1, edge, 0).is_some_and(|(_, success)| success < 0.75))
+            };
+            let known = world.run_until(17_000, knows);
+            assert!(known, "{edges} edges of {rate} requests/s: {:?} and {:?} after 2 s", world.told(0, 0, 0), world.told(1, 0, 0));
+            println!("{edges} edges of {rate} requests/s: known to all of both regions after {} ms", world.now_ms - 15_000);
+            let until = world.now_ms + 30_000;
+            let forgotten = world.run_until(until, |world| !knows(world));
+            assert!(!forgotten, "{edges} edges of {rate} requests/s: forgotten at {} ms", world.now_ms);
+        }
+    });
 }
 
 #[test]
@@ -115,7 +143,7 @@ fn a_region_with_a_broken_egress_ejects_nobody_elsewhere() {
             broken_here |= world.is_ejected(0, 0, 0);
             for (region, endpoint) in (1..3).flat_map(|region| (0..4).map(move |endpoint| (region, endpoint))) {
                 if let Some((verdict, success)) = world.told(region, 0, endpoint) {
-                    assert_eq!(verdict, tidegate_routing::RemoteVerdict::Healthy, "region {region} at {} ms", world.now_ms);
+                    assert_eq!(verdict, RemoteVerdict::Healthy, "region {region} at {} ms", world.now_ms);
                     assert!(success > 0.9, "what region 0 says replaced what region {region} sees");
                 }
             }

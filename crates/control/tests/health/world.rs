@@ -12,14 +12,17 @@ use std::time::Duration;
 use tidegate_control::fleet::{Fleet, ViewCursor};
 use tidegate_control::health_batch::HealthBatcher;
 use tidegate_control::state::Health as Agreed;
-use tidegate_proto::v1::{HealthBatch, HealthReport, HealthView, RegionDigest, ReportCell, ViewCell};
+use tidegate_proto::v1::{HealthBatch, HealthReport, HealthView, OpenBreaker, RegionDigest, ReportCell, ViewCell};
 use tidegate_routing::explain::Gate;
 use tidegate_routing::{
     AttemptEnd, AttemptPlan, BreakerState, CredentialSpec, Decision, EndpointId, EndpointIndex, EndpointSpec, Health, Intent, ModelSpec,
-    Next, Outcome, Plan, Preferences, Price, ProviderSpec, RemoteVerdict, SelfTest, Settings, Sight, Snapshot, SnapshotSpec, Timestamp,
+    News, Next, Outcome, Plan, Preferences, Price, ProviderSpec, RemoteVerdict, SelfTest, Settings, Sight, Snapshot, SnapshotSpec,
+    Timestamp,
 };
 
 pub(crate) const STEP_MS: u64 = 10;
+/// What stirred is looked at so long after the first word of it.
+const LOOK_AFTER_MS: u64 = 20;
 pub(crate) const MODEL: &str = "author/model";
 const UNIX_MS: u64 = 1_800_000_000_000;
 
@@ -96,7 +99,7 @@ impl Fault {
 pub(crate) enum Lie {
     /// What they saw, all turned into failures.
     Pessimist,
-    /// A thousand failures per report, at every endpoint.
+    /// A thousand failures per report, at every endpoint, and every breaker just opened.
     Flood,
     /// A success for every failure.
     Optimist,
@@ -123,6 +126,11 @@ pub(crate) struct Edge {
     pub(crate) moved_ms: u64,
     /// Endpoints tried since the last report.
     tried: Vec<bool>,
+    /// When each endpoint's breaker was last told to be open.
+    told_open: Vec<Option<u64>>,
+    reported_ms: u64,
+    /// When the start of failures was last worth a report of its own.
+    hurried_ms: Option<u64>,
     suspects: (u32, u32),
     pub(crate) bad: u32,
 }
@@ -134,6 +142,10 @@ pub(crate) struct Region {
     pub(crate) agreed: Agreed,
     next_digest_ms: u64,
     phase_ms: u64,
+    /// When something stirred is looked at.
+    look_ms: Option<u64>,
+    /// Something was agreed that its fleet has not heard yet.
+    heard: bool,
 }
 
 enum Event {
@@ -172,6 +184,7 @@ pub(crate) struct World {
     batcher: HealthBatcher,
     log: Agreed,
     proposing: bool,
+    proposed_ms: u64,
     rng: fastrand::Rng,
 }
 
@@ -200,6 +213,42 @@ fn snapshot(endpoints: usize) -> Snapshot {
     .expect("a plain snapshot builds")
 }
 
+impl Edge {
+    /// The next report sooner, as a real edge does: at once when a breaker opens, once a second when failures begin.
+    fn hurry(&mut self, now_ms: u64) {
+        let Some(news) = self.health.take_news() else { return };
+        let is_soon = news == News::BreakerOpened || self.hurried_ms.is_none_or(|hurried| now_ms >= hurried + 1_000);
+        if is_soon {
+            if news == News::FailureBegan {
+                self.hurried_ms = Some(now_ms);
+            }
+            self.next_report_ms = self.next_report_ms.min(now_ms.max(self.reported_ms + 50));
+        }
+    }
+
+    /// What a real edge reports of an endpoint.
+    fn cell_of(&mut self, snapshot: &Snapshot, number: usize, now_ms: u64) -> Option<ReportCell> {
+        // Only what was tried since the last report, or is open, can have anything to tell.
+        let tried = std::mem::take(&mut self.tried[number]);
+        if !tried && self.told_open[number].is_none() {
+            return None;
+        }
+        let index = EndpointIndex::new(number as u32);
+        let opening = self.health.opening(index, at(now_ms));
+        let told = self.told_open[number];
+        let is_due = match opening {
+            Some(_) => told.is_none_or(|told| now_ms >= told + 1_000),
+            None => told.is_some(),
+        };
+        let increment = self.health.take_increment(index);
+        if increment.is_none() && !is_due {
+            return None;
+        }
+        self.told_open[number] = opening.map(|_| now_ms);
+        Some(ReportCell::of(snapshot.endpoint(index).id(), &increment.unwrap_or_default(), 0).with_opening(opening, at(now_ms)))
+    }
+}
+
 impl World {
     pub(crate) fn new(shape: Shape, seed: u64) -> World {
         let mut rng = fastrand::Rng::with_seed(seed);
@@ -224,6 +273,9 @@ impl World {
                         left_ms: None,
                         moved_ms: 0,
                         tried: vec![false; shape.endpoints],
+                        told_open: vec![None; shape.endpoints],
+                        reported_ms: 0,
+                        hurried_ms: None,
                         suspects: (0, 0),
                         bad: 0,
                     })
@@ -233,6 +285,8 @@ impl World {
                 agreed: Agreed::default(),
                 next_digest_ms: rng.u64(0..1_000),
                 phase_ms: rng.u64(0..25) * STEP_MS,
+                look_ms: None,
+                heard: false,
             })
             .collect();
         World {
@@ -252,6 +306,7 @@ impl World {
             batcher: HealthBatcher::default(),
             log: Agreed::default(),
             proposing: false,
+            proposed_ms: 0,
             rng,
         }
     }
@@ -300,9 +355,7 @@ impl World {
             }
             self.tick(region);
         }
-        if self.now_ms.is_multiple_of(500) {
-            self.propose();
-        }
+        self.propose();
     }
 
     fn post(&mut self, after_ms: u64, event: Event) {
@@ -344,6 +397,7 @@ impl World {
             sick.moved_ms = self.now_ms;
             sick.bad += u32::from(!worked);
             plan.ended(&snapshot, &sick.health, &attempt, &outcome, now);
+            sick.hurry(self.now_ms);
         }
         self.look_at(plan.decision());
         let tally = self.callers.entry(self.now_ms / 1_000).or_default();
@@ -399,22 +453,19 @@ impl World {
             return;
         }
         one.next_report_ms = now_ms + self.rng.u64(200..=300);
+        one.reported_ms = now_ms;
         self.examine(region, edge);
         let one = &mut self.regions[region].edges[edge];
         let endpoints = 0..self.shape.endpoints;
-        // Only what was tried since the last report can have anything to tell.
-        let mut cells: Vec<ReportCell> = endpoints
-            .clone()
-            .filter(|number| std::mem::take(&mut one.tried[*number]))
-            .map(|number| EndpointIndex::new(number as u32))
-            .filter_map(|index| Some(ReportCell::of(self.snapshot.endpoint(index).id(), &one.health.take_increment(index)?, 0)))
-            .collect();
+        let mut cells: Vec<ReportCell> = endpoints.clone().filter_map(|number| one.cell_of(&self.snapshot, number, now_ms)).collect();
         match one.lie {
             None => {}
             Some(Lie::Pessimist) => cells.iter_mut().for_each(|cell| cell.server_error += std::mem::take(&mut cell.ok)),
             Some(Lie::Optimist) => cells.iter_mut().for_each(|cell| cell.ok += std::mem::take(&mut cell.server_error)),
             Some(Lie::Flood) => {
-                cells = endpoints.map(|number| claim(&self.snapshot, number, 0, 1_000)).collect();
+                let open = OpenBreaker { began_ms: 10, opened_ms: 0, samples: 1_000.0, failed: 1_000.0, connect: 0.0 };
+                let claims = endpoints.map(|number| claim(&self.snapshot, number, 0, 1_000));
+                cells = claims.map(|cell| ReportCell { open: Some(open), ..cell }).collect();
             }
             Some(Lie::Flapping) => {
                 let broken = |number: usize| (now_ms / (1_000 + 137 * number as u64)).is_multiple_of(2);
@@ -471,11 +522,26 @@ impl World {
 
     fn tick(&mut self, number: usize) {
         let now_ms = self.now_ms;
-        if now_ms % 250 != self.regions[number].phase_ms % 250 {
+        let region = &mut self.regions[number];
+        let is_turn = now_ms % 250 == region.phase_ms % 250;
+        if region.look_ms.is_none() && region.fleet.is_stirred() {
+            region.look_ms = Some(now_ms + LOOK_AFTER_MS);
+        }
+        let mut changed = false;
+        if is_turn {
+            region.fleet.tick(&region.agreed, at(now_ms));
+        } else if region.look_ms.is_some_and(|look| look <= now_ms) {
+            changed = region.fleet.look_again(at(now_ms));
+        }
+        if is_turn || region.look_ms.is_some_and(|look| look <= now_ms) {
+            region.look_ms = None;
+        }
+        if std::mem::take(&mut region.heard) {
+            changed |= region.fleet.hear(&region.agreed, at(now_ms));
+        }
+        if !is_turn && !changed {
             return;
         }
-        let region = &mut self.regions[number];
-        region.fleet.tick(&region.agreed, at(now_ms));
         let digest_is_due = now_ms >= region.next_digest_ms;
         if let Some(digested) = region.fleet.digest(&region.agreed, UNIX_MS + now_ms, at(now_ms))
             && (digested.urgent || digest_is_due)
@@ -502,10 +568,11 @@ impl World {
 
     /// The leader stands in the first region.
     fn propose(&mut self) {
-        if self.proposing {
+        if self.proposing || self.batcher.wait(&self.log, at(self.now_ms)) != Some(Duration::ZERO) {
             return;
         }
         let Some(batch) = self.batcher.next(&self.log) else { return };
+        self.proposed_ms = self.now_ms;
         let cells = batch.regions.iter().map(|region| region.cells.len()).sum();
         self.entries.push(Entry { at_ms: self.now_ms, bytes: prost::Message::encoded_len(&batch), cells });
         self.proposing = true;
@@ -527,13 +594,17 @@ impl World {
             }
             Event::Committed(batch, leader_ms) => {
                 self.proposing = false;
+                self.batcher.went(at(self.proposed_ms), now);
                 self.log.apply(batch.clone(), leader_ms);
                 for region in 0..self.regions.len() {
                     let way = if region == 0 { 0 } else { self.shape.far_ms };
                     self.post(way, Event::Applied(region, batch.clone(), leader_ms));
                 }
             }
-            Event::Applied(region, batch, leader_ms) => self.regions[region].agreed.apply(batch, leader_ms),
+            Event::Applied(region, batch, leader_ms) => {
+                self.regions[region].agreed.apply(batch, leader_ms);
+                self.regions[region].heard = true;
+            }
             Event::View(region, edge, view) => self.hear(region, edge, &view),
         }
     }

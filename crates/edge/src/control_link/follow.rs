@@ -232,7 +232,7 @@ impl Link {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             // Losing a branch is safe: connecting, compiling and keeping go on in their own futures, tonic's reader keeps what it has,
-            // and the rest are clocks.
+            // news that nobody took is told again, and the rest are clocks.
             tokio::select! {
                 biased;
                 () = shutdown.requested() => break,
@@ -241,6 +241,7 @@ impl Link {
                 compiled = or_never_job(&mut self.compiling) => self.compiled(compiled),
                 kept = or_never(&mut self.keeping) => self.finished_keeping(kept),
                 () = sleep_until(self.retry_at), if self.stream.is_none() && self.opening.is_none() => self.connect(),
+                () = self.place.shared.health_news.notified() => self.hurry(),
                 () = sleep_until(self.report_at) => self.report_health(),
                 _ = ticks.tick() => self.tick(),
             }
@@ -556,6 +557,13 @@ impl Link {
         };
         self.shared().metrics.control_stream(label);
         self.retry_at = Instant::now() + wait;
+    }
+
+    /// The next report is due sooner than it was.
+    fn hurry(&mut self) {
+        if let Some(wait) = self.health.due(&Arc::clone(self.shared())) {
+            self.report_at = self.report_at.min(Instant::now() + wait);
+        }
     }
 
     fn report_health(&mut self) {

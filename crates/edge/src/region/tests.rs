@@ -81,10 +81,52 @@ fn without_acknowledgement_counts_add_up_in_place() {
         request(&state, 0, AttemptEnd::Success, at(round * 250));
         reports.next(&state, 100, false, at(round * 250 + 1));
     }
-    assert_eq!(reports.unacknowledged(at(20_000)).len(), 8);
-    reports.acknowledged(8);
+    assert_eq!(reports.unacknowledged(at(20_000)).len(), 16);
+    reports.acknowledged(16);
     let rest = reports.next(&state, 100, false, at(20_000)).unwrap();
-    assert_eq!(rest.cells[0].ok, 42);
+    assert_eq!(rest.cells[0].ok, 34);
+}
+
+#[test]
+fn an_open_breaker_is_told_once_a_second_and_when_it_closes() {
+    let (state, region, mut rng) = (state(2), RegionHealth::default(), fastrand::Rng::with_seed(1));
+    let mut reports = Reports::new(7, at(0));
+    request(&state, 0, AttemptEnd::Success, at(0));
+    assert_eq!(reports.next(&state, 100, false, at(1)).unwrap().cells[0].open, None);
+    for millis in [10, 20, 30, 40, 50] {
+        request(&state, 0, AttemptEnd::Server(500), at(millis));
+    }
+    let open = reports.next(&state, 100, false, at(60)).unwrap().cells[0].open.unwrap();
+    assert_eq!((open.began_ms, open.opened_ms, open.samples, open.failed), (50, 10, 5.0, 5.0), "without the success before");
+    assert_eq!(reports.next(&state, 100, false, at(310)), None, "nothing new");
+    let again = reports.next(&state, 100, false, at(1_060)).unwrap().cells;
+    assert_eq!((again.len(), again[0].ok + again[0].server_error, again[0].open.unwrap().opened_ms), (1, 0, 1_010));
+    // The region took it out: it knows.
+    region.hear(view(1, vec![cell("endpoint-0", Verdict::Ejected, 0)]), &state, &mut rng, at(1_100));
+    assert_eq!(reports.next(&state, 100, false, at(1_200)).unwrap().cells[0].open, None);
+    let heartbeat = reports.next(&state, 100, false, at(2_300)).unwrap();
+    assert!(heartbeat.cells.is_empty(), "and is not told again: {heartbeat:?}");
+    region.hear(view(2, vec![cell("endpoint-0", Verdict::Healthy, 1)]), &state, &mut rng, at(12_000));
+    assert_eq!(reports.next(&state, 100, false, at(12_100)).unwrap().cells, [], "taken back: closed");
+}
+
+#[test]
+fn a_breaker_that_opens_does_not_wait_for_the_next_report() {
+    let state = state(2);
+    let mut reports = Reports::new(7, at(0));
+    let fail = |count: u64, now| (0..count).all(|_| request(&state, 0, AttemptEnd::Server(500), now));
+    let due = |reports: &mut Reports, now| reports.due(state.health.take_news().unwrap(), now);
+    assert_eq!(state.health.take_news(), None);
+    reports.next(&state, 100, false, at(0));
+    assert!(fail(1, at(20)));
+    assert_eq!(due(&mut reports, at(20)), Some(Duration::from_millis(30)), "the first failure, 50 ms after the report before");
+    assert!(fail(4, at(70)));
+    assert_eq!(due(&mut reports, at(70)), Some(Duration::ZERO), "it opened");
+    request(&state, 1, AttemptEnd::Server(500), at(80));
+    assert_eq!(due(&mut reports, at(80)), None, "a failure somewhere is not worth a second report in a second");
+    request(&state, 1, AttemptEnd::Success, at(1_080));
+    request(&state, 1, AttemptEnd::Server(500), at(1_080));
+    assert_eq!(due(&mut reports, at(1_080)), Some(Duration::ZERO));
 }
 
 #[test]

@@ -10,10 +10,10 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use super::account::Allowance;
-use super::breaker::{Breaker, BreakerState, Evidence};
+use super::breaker::{Breaker, BreakerState, Evidence, Failure, Opening, Stir};
 use super::ewma::{Ewma, PeakEwma};
 use super::history::{History, Span};
-use super::increment::Pending;
+use super::increment::{FailureClass, Pending};
 use super::limiter::Limiter;
 use super::remote::RemoteEvidence;
 use super::sketch::Sketch;
@@ -241,8 +241,13 @@ impl State {
         self.ramp_from = Some(ramp_from);
     }
 
-    /// Learns from a finished attempt.
-    pub(crate) fn learn(&mut self, outcome: &Outcome, context: &Context, settings: &Settings, now: Timestamp) {
+    /// What an open breaker knows and the region does not make use of yet: once it has taken the endpoint out, its own probes decide.
+    pub(crate) fn opening(&self, settings: &Settings, now: Timestamp) -> Option<Opening> {
+        self.breaker.opening().filter(|_| !self.remote.is_ejected(settings, now))
+    }
+
+    /// Learns from a finished attempt. What a failure did to the breaker.
+    pub(crate) fn learn(&mut self, outcome: &Outcome, context: &Context, settings: &Settings, now: Timestamp) -> Stir {
         let by_token = context.probe && std::mem::take(&mut self.token.probing);
         if !matches!(outcome.end, AttemptEnd::Cancelled | AttemptEnd::Rejected(_) | AttemptEnd::OverLimit) {
             self.measured.get_or_insert_default().pending.count(outcome, context, by_token);
@@ -264,11 +269,10 @@ impl State {
         if let Some(counts) = counts {
             self.window.record(counts, now);
         }
+        let mut stir = Stir::None;
         match verdict {
             Verdict::Success => self.learn_success(outcome, context, settings, now),
-            Verdict::Hard | Verdict::Soft => {
-                self.learn_failure(outcome, verdict == Verdict::Hard, context, settings, now);
-            }
+            Verdict::Hard | Verdict::Soft => stir = self.learn_failure(outcome, verdict == Verdict::Hard, context, settings, now),
             Verdict::Missing | Verdict::Neutral => {
                 if context.probe {
                     self.breaker.abandon_probe();
@@ -279,6 +283,7 @@ impl State {
             self.limiter.back_off(settings, now);
         }
         self.learn_allowance(outcome, context, settings, now);
+        stir
     }
 
     fn learn_success(&mut self, outcome: &Outcome, context: &Context, settings: &Settings, now: Timestamp) {
@@ -308,9 +313,11 @@ impl State {
         }
     }
 
-    fn learn_failure(&mut self, outcome: &Outcome, hard: bool, context: &Context, settings: &Settings, now: Timestamp) {
+    fn learn_failure(&mut self, outcome: &Outcome, hard: bool, context: &Context, settings: &Settings, now: Timestamp) -> Stir {
         let evidence = Evidence { counts: self.window.counts(now), peers: context.peers, degraded: self.remote.is_degraded(settings, now) };
-        self.breaker.failed(hard, context.probe, &evidence, context.jitter, settings, now);
+        let points_at_us = FailureClass::of(outcome.end).is_some_and(FailureClass::points_at_us);
+        let failure = Failure { hard, points_at_us, probe: context.probe };
+        let stir = self.breaker.failed(failure, &evidence, context.jitter, settings, now);
         let asked = outcome.retry_after.unwrap_or(Duration::ZERO).min(settings.failure_penalty_cap);
         let penalty = settings.failure_penalty.max(asked).as_secs_f64();
         self.first_token[prompt_class(outcome.prompt_tokens)].penalise(penalty, settings, now);
@@ -318,6 +325,7 @@ impl State {
             self.backing_off_until = self.backing_off_until.max(now + asked);
         }
         self.measured.get_or_insert_default().history.count(false, now);
+        stir
     }
 
     fn learn_allowance(&mut self, outcome: &Outcome, context: &Context, settings: &Settings, now: Timestamp) {

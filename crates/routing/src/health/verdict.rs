@@ -11,6 +11,8 @@ mod elsewhere;
 pub use course::{Course, Probes};
 pub use elsewhere::{Elsewhere, RegionSays, elsewhere};
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 /// What a region concluded.
@@ -85,13 +87,20 @@ pub struct VerdictRules {
     pub few_edges: usize,
     /// Samples an edge needs to have a say when there are few.
     pub few_samples: f64,
+    /// Samples it takes to contradict an edge whose breaker is open when there are few: as many as open one.
+    pub few_contradict: f64,
+    /// Shortest window that counts when there are few.
+    pub few_window: Duration,
     /// One in so many edges may be faulty.
     pub faulty_in: usize,
     /// Fewest failing edges that make a quorum, however small the region.
     pub least_quorum: usize,
-    /// Failures that must be left without the loudest edges: more than bad luck makes of an ordinary few percent,
+    /// Failures that must be left without the loudest edges: more than bad luck makes of an ordinary few percent. Of ten samples at 3 %,
+    /// six fail once in seven million; five do so often enough to be met in an hour of lies.
     pub rest_failures: f64,
-    /// and the failure ratio that they must amount to.
+    /// Or an edge among them whose breaker is open after this many: those were in a row.
+    pub rest_open: f64,
+    /// The failure ratio that those who are left must amount to.
     pub rest_ratio: f64,
 }
 
@@ -103,9 +112,12 @@ impl Default for VerdictRules {
             reporter_cap: 0.2,
             few_edges: 4,
             few_samples: 10.0,
+            few_contradict: 5.0,
+            few_window: Duration::from_secs(2),
             faulty_in: 3,
             least_quorum: 2,
-            rest_failures: 5.0,
+            rest_failures: 6.0,
+            rest_open: 5.0,
             rest_ratio: 0.25,
         }
     }
@@ -136,6 +148,17 @@ pub struct Reporter {
     pub pointing_at_us: f64,
     /// How much the edge trusts itself, 0 to 1.
     pub confidence: f64,
+    /// The counts are those of an open breaker. Nothing more will come from this edge, so they need not be many.
+    pub open: bool,
+}
+
+/// What the edges saw in a window of time that ends now.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Seen {
+    /// How far it reaches back.
+    pub length: Duration,
+    /// Those with samples.
+    pub reporters: Vec<Reporter>,
 }
 
 impl Reporter {
@@ -145,6 +168,11 @@ impl Reporter {
 
     fn counts(&self) -> bool {
         self.samples > 0.0 && self.confidence > 0.0
+    }
+
+    /// Sees the endpoint fail itself.
+    fn fails(&self, rules: &VerdictRules) -> bool {
+        self.ratio() >= rules.ratio
     }
 }
 
@@ -170,20 +198,23 @@ pub struct Finding {
 /// Judges one endpoint over several windows of time that end now, shortest first, the whole ten seconds last.
 ///
 /// After seconds of success a fault has to fill half of the whole window to be half of it. A shorter window sees it sooner; because it
-/// holds fewer samples, it must show the failures beyond its own noise (one standard deviation).
+/// holds fewer samples, it must show the failures beyond its own noise (one standard deviation). An open breaker belongs into every window
+/// that holds all of the failures that opened it: there the other edges had as much time to see otherwise.
 #[must_use]
-pub fn judge_windows(windows: &[Vec<Reporter>], active_edges: usize, rules: &VerdictRules) -> Finding {
+pub fn judge_windows(windows: &[Seen], active_edges: usize, rules: &VerdictRules) -> Finding {
     let Some((whole, shorter)) = windows.split_last() else { return Finding::default() };
-    let finding = judge(whole, active_edges, rules);
-    if finding.verdict != RegionVerdict::Healthy {
+    let finding = judge(&whole.reporters, active_edges, rules);
+    if finding.verdict != RegionVerdict::Healthy || whole.reporters.iter().all(|one| one.failed <= 0.0) {
         return finding;
     }
-    for window in shorter {
+    let few = active_edges < rules.few_edges;
+    for Seen { length, reporters } in shorter {
         // The cheap half of the rule first: nearly always it is the end of it.
-        if active_edges >= rules.few_edges && failing(window, rules) < rules.quorum(active_edges) as f64 {
+        let hopeless = if few { *length < rules.few_window } else { failing(reporters, rules) < rules.quorum(active_edges) as f64 };
+        if hopeless {
             continue;
         }
-        let early = judge(window, active_edges, rules);
+        let early = judge(reporters, active_edges, rules);
         let noise = (early.failure_ratio * (1.0 - early.failure_ratio) / early.samples.max(1.0)).sqrt();
         if early.verdict != RegionVerdict::Healthy && early.failure_ratio - noise >= rules.ratio {
             return Finding { samples: finding.samples, reporters: finding.reporters, confidence: finding.confidence, ..early };
@@ -207,15 +238,18 @@ pub fn judge(reporters: &[Reporter], active_edges: usize, rules: &VerdictRules) 
     let failure_ratio = ratio_of(&weighted);
     let few = active_edges < rules.few_edges;
     let (verdict, enough) = if few {
-        let mut voters = counting().filter(|reporter| reporter.samples >= rules.few_samples).peekable();
+        let least = if counting().any(|one| one.open && one.fails(rules)) { rules.few_contradict } else { rules.few_samples };
+        let mut voters = counting().filter(|reporter| reporter.open || reporter.samples >= least).peekable();
         let enough = voters.peek().is_some();
-        let fails = enough && voters.all(|voter| voter.ratio() >= rules.ratio);
+        let fails = enough && voters.all(|voter| voter.fails(rules));
         (if fails { RegionVerdict::Degraded } else { RegionVerdict::Healthy }, enough)
     } else {
-        let enough = samples >= rules.samples;
+        let quorum = rules.quorum(active_edges) as f64;
+        let open: f64 = counting().filter(|one| one.open && one.fails(rules)).map(|one| one.confidence.min(1.0)).sum();
+        let enough = samples >= rules.samples || open >= quorum;
         let out = enough
             && failure_ratio >= rules.ratio
-            && failing(reporters, rules) >= rules.quorum(active_edges) as f64
+            && failing(reporters, rules) >= quorum
             && fails_without_the_loudest(weighted, rules.faulty(active_edges), rules);
         (if out { RegionVerdict::Ejected } else { RegionVerdict::Healthy }, enough)
     };
@@ -236,7 +270,7 @@ pub fn judge(reporters: &[Reporter], active_edges: usize, rules: &VerdictRules) 
 
 /// Edges that see the endpoint fail themselves, each by its confidence.
 fn failing(reporters: &[Reporter], rules: &VerdictRules) -> f64 {
-    let failing = reporters.iter().filter(|one| one.counts() && one.ratio() >= rules.ratio);
+    let failing = reporters.iter().filter(|one| one.counts() && one.fails(rules));
     failing.map(|one| one.confidence.min(1.0)).sum()
 }
 
@@ -247,6 +281,7 @@ struct Weighted {
     weight: f64,
     ratio: f64,
     samples: f64,
+    open: bool,
 }
 
 /// Reporters weighed by samples and confidence, with no edge above `cap` of the whole weight; heaviest first.
@@ -257,6 +292,7 @@ fn weigh(reporters: &[Reporter], cap: f64) -> Vec<Weighted> {
             weight: reporter.samples * reporter.confidence.min(1.0),
             ratio: reporter.ratio(),
             samples: reporter.samples,
+            open: reporter.open,
         })
         .collect();
     weighted.sort_by(|a, b| b.weight.total_cmp(&a.weight));
@@ -276,7 +312,8 @@ fn fails_without_the_loudest(mut weighted: Vec<Weighted>, faulty: usize, rules: 
     weighted.sort_by(|a, b| (b.weight * b.ratio).total_cmp(&(a.weight * a.ratio)).then(b.samples.total_cmp(&a.samples)));
     let rest = weighted.get(faulty..).unwrap_or_default();
     let failures: f64 = rest.iter().map(|one| one.samples * one.ratio).sum();
-    failures >= rules.rest_failures && ratio_of(rest) >= rules.rest_ratio
+    let open = rest.iter().any(|one| one.open && one.ratio >= rules.ratio && one.samples * one.ratio >= rules.rest_open);
+    (failures >= rules.rest_failures || open) && ratio_of(rest) >= rules.rest_ratio
 }
 
 /// The largest weight such that nobody who is cut to it has more than `cap` of what remains. With so few reporters that this cannot be,

@@ -1,5 +1,7 @@
 //! Successes and failures of the last 30 seconds.
 
+use std::time::Duration;
+
 use crate::Timestamp;
 
 /// A sliding count in ten buckets of three seconds: fine enough to expire smoothly, cheap enough to sum on every decision.
@@ -54,6 +56,9 @@ impl Counts {
 }
 
 impl Window {
+    /// How far it looks back.
+    pub(crate) const LENGTH: Duration = Duration::from_micros(BUCKETS * BUCKET_MICROS);
+
     /// Adds a sample.
     pub(crate) fn record(&mut self, counts: Counts, now: Timestamp) {
         let epoch = epoch(now);

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn saw(samples: f64, failed: f64) -> Reporter {
-    Reporter { samples, failed, pointing_at_us: 0.0, confidence: 1.0 }
+    Reporter { samples, failed, pointing_at_us: 0.0, confidence: 1.0, open: false }
 }
 
 fn verdict(reporters: &[Reporter], active: usize) -> RegionVerdict {
@@ -72,14 +72,50 @@ fn bad_luck_of_an_honest_edge_does_not_complete_the_faulty_ones_quorum() {
     assert_eq!(finding.verdict, RegionVerdict::Healthy);
 }
 
+/// What an edge knows whose breaker opened after so many failures in a row.
+fn opened(failed: f64) -> Reporter {
+    Reporter { open: true, ..saw(failed, failed) }
+}
+
+#[test]
+fn a_quorum_of_open_breakers_needs_no_twenty_samples() {
+    assert_eq!(verdict(&[opened(5.0); 2], 4), RegionVerdict::Ejected, "two of four, and nobody contradicts");
+    assert_eq!(verdict(&[saw(5.0, 5.0); 2], 4), RegionVerdict::Healthy, "ten samples without an open breaker");
+    assert_eq!(verdict(&[opened(5.0)], 4), RegionVerdict::Healthy, "one may be faulty");
+    assert_eq!(verdict(&[opened(1_000.0)], 4), RegionVerdict::Healthy, "however loud");
+    assert_eq!(verdict(&[opened(5.0), opened(5.0), saw(9.0, 0.0), saw(9.0, 0.0), saw(9.0, 0.0)], 5), RegionVerdict::Healthy);
+    assert_eq!(verdict(&[opened(5.0), opened(5.0), saw(9.0, 0.0), opened(5.0)], 5), RegionVerdict::Ejected);
+    assert_eq!(verdict(&[opened(2.0); 2], 4), RegionVerdict::Healthy, "where the bar is low already, two in a row are little evidence");
+    let by_peers = Reporter { open: true, ..saw(60.0, 12.0) };
+    assert_eq!(verdict(&[by_peers; 4], 4), RegionVerdict::Healthy, "worse than its peers is not failing");
+}
+
+#[test]
+fn an_open_breaker_of_few_edges_degrades_unless_another_edge_sees_otherwise() {
+    assert_eq!(verdict(&[opened(5.0)], 1), RegionVerdict::Degraded);
+    assert_eq!(verdict(&[opened(5.0), saw(4.0, 0.0)], 2), RegionVerdict::Degraded);
+    assert_eq!(verdict(&[opened(5.0), saw(5.0, 0.0)], 2), RegionVerdict::Healthy);
+    assert_eq!(verdict(&[opened(5.0), opened(5.0), saw(3.0, 3.0)], 3), RegionVerdict::Degraded);
+}
+
+#[test]
+fn few_edges_are_not_judged_by_a_moment() {
+    let (rules, second) = (VerdictRules::default(), Duration::from_secs);
+    let moment = Seen { length: second(1), reporters: vec![opened(5.0)] };
+    let whole = Seen { length: second(10), reporters: vec![opened(5.0), saw(20.0, 0.0)] };
+    assert_eq!(judge_windows(&[moment.clone(), whole.clone()], 2, &rules).verdict, RegionVerdict::Healthy);
+    assert_eq!(judge_windows(&[Seen { length: second(2), ..moment }, whole], 2, &rules).verdict, RegionVerdict::Degraded);
+}
+
 #[test]
 fn a_short_window_sees_a_fault_behind_seconds_of_success() {
     let rules = VerdictRules::default();
-    let (recent, whole) = (vec![saw(6.0, 6.0); 8], vec![saw(30.0, 6.0); 8]);
-    assert_eq!(judge(&whole, 8, &rules).verdict, RegionVerdict::Healthy);
+    let window = |seconds, one| Seen { length: Duration::from_secs(seconds), reporters: vec![one; 8] };
+    let (recent, whole) = (window(2, saw(6.0, 6.0)), window(10, saw(30.0, 6.0)));
+    assert_eq!(judge(&whole.reporters, 8, &rules).verdict, RegionVerdict::Healthy);
     let finding = judge_windows(&[recent, whole.clone()], 8, &rules);
     assert_eq!((finding.verdict, finding.failure_ratio, finding.samples), (RegionVerdict::Ejected, 1.0, 240.0));
-    let noisy = vec![saw(3.0, 1.6); 8];
+    let noisy = window(2, saw(3.0, 1.6));
     assert_eq!(judge_windows(&[noisy, whole], 8, &rules).verdict, RegionVerdict::Healthy, "24 samples at 53 % may be chance");
 }
 
@@ -87,11 +123,12 @@ proptest! {
     /// `n ≥ 3f + 1`: whatever the faulty ones claim, a healthy endpoint stays, even when the honest ones see little of it.
     #[test]
     fn faulty_reporters_never_reach_the_quorum(
-        faulty in prop::collection::vec((0.0_f64..1e6, 0.0_f64..=1.0), 1..12),
+        faulty in prop::collection::vec((0.0_f64..1e6, 0.0_f64..=1.0, any::<bool>()), 1..12),
         honest in prop::collection::vec(0.0_f64..50.0, 25..60),
     ) {
         let n = 3 * faulty.len() + 1;
-        let mut reporters: Vec<Reporter> = faulty.iter().map(|(samples, ratio)| saw(*samples, samples * ratio)).collect();
+        let claimed = |(samples, ratio, open): &(f64, f64, bool)| Reporter { open: *open, ..saw(*samples, samples * ratio) };
+        let mut reporters: Vec<Reporter> = faulty.iter().map(claimed).collect();
         reporters.extend(honest.iter().cycle().take(n - faulty.len()).map(|samples| saw(*samples, samples * 0.1)));
         let verdict = verdict(&reporters, n);
         prop_assert_ne!(verdict, RegionVerdict::Ejected);
