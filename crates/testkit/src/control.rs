@@ -7,13 +7,14 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tidegate_control::admin::{Access, Admin, AdminParts};
 use tidegate_control::api::sync::{Presence, SyncLimits, SyncParts, SyncService};
+use tidegate_control::fleet::{FleetService, HealthTable};
 use tidegate_control::leader::{self, LeaderParts};
 use tidegate_control::publisher::Followers;
 use tidegate_control::{Agreement, Alone, Edges, Machine, Peers, Proposer, Published};
@@ -33,6 +34,7 @@ use tidegate_runtime::mesh::{PlainDialer, PlainListener, incoming};
 use tidegate_runtime::{Shutdown, Tasks};
 
 use crate::caller::Caller;
+use crate::health::Shared;
 use crate::topology::{KEY, Parts, Topology, metric_of};
 
 /// One control node.
@@ -42,12 +44,16 @@ pub struct ControlNode {
     serving: Mutex<Option<Serving>>,
     address: SocketAddr,
     limits: SyncLimits,
+    region: String,
+    /// Health is gathered here, with these others.
+    health: Option<Shared>,
 }
 
 struct Serving {
     tasks: Tasks,
     followers: Followers,
     stop: Shutdown,
+    fleet: Option<FleetService>,
 }
 
 /// What the body of a test's resource says, as JSON.
@@ -88,10 +94,27 @@ impl ControlNode {
     pub fn with_limits(limits: SyncLimits) -> Self {
         let machine = Machine::new();
         let published = machine.published().clone();
+        Self::over(Alone::new("test-cluster", machine), published, limits, "test", None)
+    }
+
+    /// The first of several nodes that gather health, all over one log that this one leads.
+    #[must_use]
+    pub(crate) fn leading(region: &str, health: Shared) -> Self {
+        let machine = Machine::new();
+        let published = machine.published().clone();
+        Self::over(Alone::new("test-cluster", machine), published, SyncLimits::default(), region, Some(health))
+    }
+
+    /// One more node over this one's log.
+    #[must_use]
+    pub(crate) fn beside(&self, region: &str) -> Self {
+        Self::over(self.alone.clone(), self.published.clone(), self.limits, region, self.health.clone())
+    }
+
+    fn over(alone: Alone, published: Published, limits: SyncLimits, region: &str, health: Option<Shared>) -> Self {
         let socket = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free loopback port");
         let address = socket.local_addr().expect("it is bound");
-        let alone = Alone::new("test-cluster", machine);
-        let node = Self { alone, published, serving: Mutex::new(None), address, limits };
+        let node = Self { alone, published, serving: Mutex::new(None), address, limits, region: region.to_owned(), health };
         node.serve(socket);
         node
     }
@@ -103,7 +126,7 @@ impl ControlNode {
         let presence = Presence {
             cluster_id: "test-cluster".to_owned(),
             node: "control-1".to_owned(),
-            region: "test".to_owned(),
+            region: self.region.clone(),
             build: "test".to_owned(),
         };
         let (agreement, clock) = (Agreement::Alone(self.alone.clone()), Clock::start());
@@ -138,19 +161,27 @@ impl ControlNode {
             clock,
             tasks: tasks.clone(),
         });
+        let fleet: Arc<OnceLock<FleetService>> = Arc::default();
+        if let Some(health) = &self.health {
+            let address = self.address.to_string();
+            let service = health.gather(&self.region, &address, &self.alone, &self.published, &followers, &tasks);
+            let _ = fleet.set(service);
+        }
         let service = SyncService::new(SyncParts {
             admin,
             presence: Arc::new(move || Some(presence.clone())),
             published: self.published.clone(),
             followers: followers.clone(),
-            take_report: Arc::new(|_, _| {}),
+            take_report: tidegate_control::node::take_report(Arc::clone(&fleet), followers.clone(), clock),
             staleness: Arc::new(|| 0),
             limits: self.limits,
             tasks: tasks.clone(),
         });
         let stopping = stop.clone();
+        let gathering = fleet.get().cloned();
         let serving = tonic::transport::Server::builder()
             .add_service(SyncServer::new(service))
+            .add_optional_service(gathering.as_ref().map(FleetService::grpc))
             .serve_with_incoming(incoming(Arc::new(PlainListener::new(listener))));
         tasks.spawn("control-node", async move {
             // Losing the server is the point of a stop: its connections break as those of a killed process do.
@@ -159,7 +190,7 @@ impl ControlNode {
                 () = stopping.requested() => {}
             }
         });
-        *self.serving.lock() = Some(Serving { tasks, followers, stop });
+        *self.serving.lock() = Some(Serving { tasks, followers, stop, fleet: gathering });
     }
 
     /// Where edges connect.
@@ -202,6 +233,15 @@ impl ControlNode {
         let command = Command { leader_time_ms, actor: "test".to_owned(), body: Some(body), ..Command::default() };
         let committed = self.alone.propose(command.encode_to_vec().into());
         (committed.index, Reply::decode(committed.response).expect("the machine's own reply"))
+    }
+
+    /// What the node's region knows of health, and what others told.
+    ///
+    /// # Panics
+    /// For a node that is dead or gathers none.
+    #[must_use]
+    pub fn health(&self) -> HealthTable {
+        self.serving.lock().as_ref().and_then(|serving| serving.fleet.as_ref()).expect("a node that gathers health").table()
     }
 
     /// Newest index.
@@ -335,14 +375,30 @@ impl Topology {
     /// Starts the providers and a control node that has agreed on this topology and its first key (public id `test`).
     #[must_use]
     pub fn under_control(self) -> Following {
-        let Parts { edge, mesh, sims, .. } = self.build();
-        let node = ControlNode::new();
-        let names = mesh.providers.iter().map(|provider| (Kind::Provider, provider.info.slug.to_string()));
-        let names = names.chain(mesh.models.iter().map(|model| (Kind::Model, model.slug.clone())));
-        let names: Vec<_> = names.chain(mesh.endpoints.iter().map(|endpoint| (Kind::Endpoint, endpoint.name.clone()))).collect();
-        node.put(&names.iter().map(|(kind, name)| (*kind, name.as_str(), Body::default())).collect::<Vec<_>>());
-        node.create_key("test", KEY);
         let (clock, forward) = Clock::movable();
+        self.following(ControlNode::new(), "test", (clock, forward)).declared()
+    }
+
+    /// Starts the same topology once per region, each with its own providers, and a control node for each. They share one log, which the
+    /// first leads, and gather health. All time is one clock's.
+    #[must_use]
+    pub fn in_regions(regions: &[&str], topology: impl Fn() -> Topology) -> Vec<Following> {
+        let (clock, forward) = Clock::movable();
+        let mut all: Vec<Following> = Vec::new();
+        for region in regions {
+            let node = match all.first() {
+                Some(first) => first.node.beside(region),
+                None => ControlNode::leading(region, Shared::new(clock)),
+            };
+            let following = topology().following(node, region, (clock, forward));
+            all.push(if all.is_empty() { following.declared() } else { following });
+        }
+        all
+    }
+
+    fn following(self, node: ControlNode, region: &str, (clock, forward): (Clock, Forward)) -> Following {
+        let Parts { mut edge, mesh, sims, .. } = self.build();
+        region.clone_into(&mut edge.region);
         let endpoint = ControlEndpoint { address: node.address(), region: None };
         let link = ControlLinkConfig { bake: Duration::ZERO, ..ControlLinkConfig::new("edge", vec![endpoint]) };
         Following { node, base: Arc::new(mesh), edge, sims, state: tempfile::tempdir().expect("a directory"), clock, forward, link }
@@ -350,6 +406,17 @@ impl Topology {
 }
 
 impl Following {
+    /// Agrees on the topology and the first key.
+    fn declared(self) -> Following {
+        let mesh = &self.base;
+        let names = mesh.providers.iter().map(|provider| (Kind::Provider, provider.info.slug.to_string()));
+        let names = names.chain(mesh.models.iter().map(|model| (Kind::Model, model.slug.clone())));
+        let names: Vec<_> = names.chain(mesh.endpoints.iter().map(|endpoint| (Kind::Endpoint, endpoint.name.clone()))).collect();
+        self.node.put(&names.iter().map(|(kind, name)| (*kind, name.as_str(), Body::default())).collect::<Vec<_>>());
+        self.node.create_key("test", KEY);
+        self
+    }
+
     /// Starts an edge that keeps its state under its name. It may not be ready yet.
     pub async fn edge(&self, name: &str) -> FollowingEdge {
         self.edge_in(name, self.state_dir(name)).await
@@ -379,6 +446,12 @@ impl Following {
         self.node.until_applied(name, self.node.index()).await;
         edge.until_ready().await;
         edge
+    }
+
+    /// The region that its edges are in.
+    #[must_use]
+    pub fn edge_region(&self) -> String {
+        self.edge.region.clone()
     }
 
     /// Where an edge of this name keeps its state.

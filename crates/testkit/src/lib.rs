@@ -19,6 +19,7 @@ mod caller;
 mod canned;
 mod certs;
 pub mod control;
+mod health;
 pub mod processes;
 pub mod raw;
 mod topology;

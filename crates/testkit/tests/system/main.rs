@@ -7,6 +7,7 @@ mod clients;
 mod control_link;
 mod errors;
 mod first;
+mod health;
 mod hedge;
 mod hygiene;
 mod ledger;
