@@ -59,6 +59,15 @@ pub struct Raw {
     pub text: String,
 }
 
+impl Raw {
+    /// The body, if it is JSON.
+    #[must_use]
+    pub fn json(&self) -> Option<Value> {
+        let (_, body) = self.text.split_once("\r\n\r\n")?;
+        serde_json::from_str(body).ok()
+    }
+}
+
 impl Processes {
     /// Makes the regions and writes every file; nothing runs yet but the simulated providers. `None`, with the reason on standard error,
     /// where namespaces are not allowed.
@@ -273,6 +282,17 @@ impl Processes {
         self.wan.inside(place(edge).1, || exchange(address, &get(path, ""))).expect("the region")
     }
 
+    /// How an edge sees a provider's endpoint when it chooses, without sending anything there: what `/explain` says of it for a request that
+    /// goes to `elsewhere` first. `None` while there is no answer.
+    #[must_use]
+    pub fn considered(&self, edge: &str, key: &str, provider: &str, elsewhere: &str) -> Option<Value> {
+        let request = post_preferring(key, false, elsewhere);
+        let answer = self.wan.inside(place(edge).1, || exchange(listener(edge), &request)).expect("the region").json()?;
+        let explained = self.operations(edge, &format!("/explain/{}", answer["id"].as_str()?)).json()?;
+        let considered = explained["decision"]["choices"][0]["considered"].as_array()?;
+        considered.iter().find(|one| one["provider"] == provider).cloned()
+    }
+
     /// A metric of an edge whose name and labels begin and contain as given.
     #[must_use]
     pub fn metric(&self, edge: &str, name: &str, label: &str) -> Option<f64> {
@@ -316,7 +336,14 @@ pub fn completion(address: SocketAddr, key: &str) -> Raw {
 /// The bytes of a request for a completion.
 #[must_use]
 pub fn post(key: &str, streamed: bool) -> String {
-    let body = format!(r#"{{"model":"{MODEL}","stream":{streamed},"max_tokens":100000,"messages":[{{"role":"user","content":"hello"}}]}}"#);
+    post_preferring(key, streamed, "")
+}
+
+/// The same, of one that goes to `provider` first, if that is not empty.
+fn post_preferring(key: &str, streamed: bool, provider: &str) -> String {
+    let order = if provider.is_empty() { String::new() } else { format!(r#""provider":{{"order":["{provider}"]}},"#) };
+    let asked = r#""max_tokens":100000,"messages":[{"role":"user","content":"hello"}]"#;
+    let body = format!(r#"{{"model":"{MODEL}","stream":{streamed},{order}{asked}}}"#);
     format!(
         "POST /v1/chat/completions HTTP/1.1\r\nhost: edge\r\nauthorization: Bearer {key}\r\nconnection: close\r\ncontent-type: \
          application/json\r\ncontent-length: {}\r\n\r\n{body}",

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
-use tidegate_provider_sim::Script;
+use tidegate_provider_sim::{Fault, Script};
 use tidegate_testkit::processes::{MODEL, Processes, Raw, completion, listener, post, until};
 
 /// What the `continental` profile promises after a lost leader is about 4 s; the rest is for a busy machine.
@@ -24,6 +24,8 @@ const WRITE_GAP: Duration = Duration::from_secs(15);
 const DECIDABLE: Duration = Duration::from_secs(15);
 /// Between two requests at an edge: steady, not as fast as it goes, as the machine has other things to do.
 const PAUSE: Duration = Duration::from_millis(20);
+/// As many as a quorum takes.
+const EDGES_PER_REGION: u16 = 4;
 /// A mesh is ten processes: one at a time.
 static ONE: Mutex<()> = Mutex::new(());
 
@@ -44,7 +46,7 @@ impl std::ops::Deref for Mesh {
 /// Brings a mesh up by the commands of the documentation: nodes, `init`, `join`, `apply`, a key, edges.
 fn mesh(edges: &[&str]) -> Option<Mesh> {
     let turn = ONE.lock();
-    let processes = Processes::prepare(env!("CARGO_BIN_EXE_tidegate"), 2)?;
+    let processes = Processes::prepare(env!("CARGO_BIN_EXE_tidegate"), EDGES_PER_REGION)?;
     let started = Instant::now();
     for node in 1..=3 {
         processes.start(&format!("control-{node}"));
@@ -292,6 +294,78 @@ fn without_a_control_plane_a_restarted_edge_serves_known_keys_and_judges_no_unkn
     }
     println!("no control plane: all nodes back, writes after {}, known at the edges {} later", seconds(gap), seconds(known));
     assert_eq!(mesh.ask("edge-eu-1", unknown).status, 401, "decided again");
+}
+
+/// What `tidegate health` says about `near` in a region, asked at a node.
+fn health_row(mesh: &Mesh, node: usize, region: &str) -> Option<serde_json::Value> {
+    let asked = mesh.run("eu", &mesh.admin(node), &["health", "--provider", "near", "--json"]);
+    let table: serde_json::Value = serde_json::from_slice(&asked.stdout).ok()?;
+    let rows = table["rows"].as_array()?;
+    rows.iter().find(|row| row["provider"] == "near" && row["region"] == region).cloned()
+}
+
+/// A provider fails hard in one region, where edges open their breakers after five failures each: how long until every edge of the region has
+/// the region's word, and until an edge of the other region, which does not use it, chooses it less. And back.
+fn known_everywhere(near: &[&str], far: &[&str], verdict: &str, rule: &str) {
+    let Some(mesh) = mesh(&[near, far].concat()) else { return };
+    let up = |edge: &str| mesh.metric(edge, "tidegate_provider_up", "near");
+    let expected = if verdict == "ejected" { 0.0 } else { 0.5 };
+    let sim = mesh.sim("eu", "near");
+    let ((), served) = Steady::during(&mesh, near, PAUSE, || {
+        until("the region to know its edges and a working provider", || {
+            health_row(&mesh, 1, "eu").is_some_and(|row| {
+                row["verdict"] == "healthy" && row["samples"].as_u64() >= Some(50) && row["reporters"].as_u64() == Some(near.len() as u64)
+            })
+        });
+        // An edge goes by what its own region has seen lately, if it has.
+        until("the other region to have forgotten its first requests", || {
+            health_row(&mesh, 2, "us").is_none_or(|row| row["samples"].as_u64() == Some(0))
+        });
+        let success = |edge: &str| mesh.considered(edge, &mesh.key, "near", "spare").and_then(|seen| seen["success"].as_f64());
+        assert!(success(far[0]).is_some_and(|success| success > 0.9));
+        sim.set_fault(Some(Fault::Status { status: 500, retry_after: None }));
+        let began = Instant::now();
+        for edge in near {
+            until(format_args!("the region's word at {edge}"), || up(edge) == Some(expected));
+            println!("provider down: {verdict} at {edge} after {}", seconds(began.elapsed()));
+        }
+        for edge in far {
+            until(format_args!("less of it at {edge}"), || success(edge).is_some_and(|success| success < 0.85));
+            println!("provider down: chosen less at {edge} after {}", seconds(began.elapsed()));
+        }
+        for (node, rule) in [(1, rule), (2, "agreed"), (3, rule)] {
+            let is_it = |row: &serde_json::Value| row["verdict"] == verdict && (row["rule"] == rule || verdict == "ejected");
+            until(format_args!("`{verdict}` by `{rule}` at control-{node}"), || {
+                health_row(&mesh, node, "eu").is_some_and(|row| is_it(&row))
+            });
+        }
+        println!("{}", mesh.command("us", &mesh.admin(2), &["health"]));
+        assert_eq!(
+            far.iter().map(|edge| up(edge)).collect::<Vec<_>>(),
+            vec![Some(1.0); far.len()],
+            "one region's word is no verdict elsewhere"
+        );
+
+        sim.set_fault(None);
+        let (mended, before) = (Instant::now(), sim.stats().requests);
+        for edge in near {
+            until(format_args!("{edge} to hear that it is back"), || up(edge) == Some(1.0));
+        }
+        let probes = sim.stats().requests - before;
+        println!("provider down: back after {} and {probes} requests to it", seconds(mended.elapsed()));
+        until("it to be used again", || sim.stats().requests > before + probes + 20);
+    });
+    println!("provider down: {served} requests meanwhile, none failed");
+}
+
+#[test]
+fn a_provider_that_fails_in_one_region_is_degraded_by_two_edges_and_known_in_the_other() {
+    known_everywhere(&["edge-eu-1", "edge-eu-2"], &["edge-us-1", "edge-us-2"], "degraded", "few edges");
+}
+
+#[test]
+fn a_provider_that_fails_in_one_region_is_ejected_by_four_edges_and_known_in_the_other() {
+    known_everywhere(&["edge-eu-1", "edge-eu-2", "edge-eu-3", "edge-eu-4"], &["edge-us-1"], "ejected", "quorum");
 }
 
 #[test]
