@@ -117,6 +117,22 @@ fn a_flapping_endpoint_is_kept_out_for_longer_each_time() {
     });
 }
 
+/// It comes back little by little, and is not taken for well at the first request that works.
+#[test]
+fn an_endpoint_that_recovers_slowly_costs_callers_nothing() {
+    each_seed("an_endpoint_that_recovers_slowly_costs_callers_nothing", 4, |seed| {
+        let mut world = world(3, seed);
+        for (from, until, probability) in [(10, 30, 1.0), (30, 45, 0.7), (45, 60, 0.4), (60, 75, 0.15)] {
+            world.faults.push(Fault { until_ms: until * 1_000, ..Fault::of(0, from * 1_000, probability) });
+        }
+        world.run_until(75_000, |_| false);
+        assert!(failed(&world, 12, 75) < 0.01, "{}", failed(&world, 12, 75));
+        assert!(share(&world, 12, 60) < 0.1, "{} of the first attempts while most fail", share(&world, 12, 60));
+        assert!(world.left_out <= 0.5);
+        assert!(world.run_until(500_000, everybody_is_back), "still out at {} ms", world.now_ms);
+    });
+}
+
 /// No herd: while it comes back, an endpoint gets at most 1.2 times what its ramp allows.
 #[test]
 fn an_endpoint_that_comes_back_gets_no_more_than_its_ramp() {
