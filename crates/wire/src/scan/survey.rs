@@ -89,15 +89,16 @@ impl Walk<'_> {
     #[inline]
     fn step(&mut self, start: usize, block: &[u8; BLOCK]) -> Result<Word, ScanError> {
         let (lanes, _) = block.as_chunks::<16>();
-        let (mut controls, mut quotes, mut backslashes) = (0, 0, 0);
-        let mut union = u8x16::splat(0);
-        for (number, lane) in lanes.iter().enumerate() {
+        let mut found = [(u8x16::splat(0), u8x16::splat(0)); BLOCK / 16];
+        let (mut union, mut special) = (u8x16::splat(0), u8x16::splat(0));
+        for (lane, (ends, backslashes)) in lanes.iter().zip(&mut found) {
             let bytes = u8x16::new(*lane);
+            // The second bit moves the quote below the space, next to the control characters, and the space above it.
+            let moved = bytes ^ u8x16::splat(b'"' ^ b' ');
+            *ends = moved.min(u8x16::splat(b' ')).cmp_eq(moved);
+            *backslashes = bytes.cmp_eq(u8x16::splat(b'\\'));
             union |= bytes;
-            let shift = 16 * number;
-            controls |= bits(bytes.min(u8x16::splat(LAST_CONTROL)).cmp_eq(bytes)) << shift;
-            quotes |= bits(bytes.cmp_eq(u8x16::splat(b'"'))) << shift;
-            backslashes |= bits(bytes.cmp_eq(u8x16::splat(b'\\'))) << shift;
+            special |= *ends | *backslashes;
         }
         match (self.foreign, union.move_mask() == 0) {
             (None, false) => self.foreign = Some(start),
@@ -107,12 +108,22 @@ impl Walk<'_> {
             }
             (None, true) | (Some(_), false) => {}
         }
+        // Long texts have whole blocks of nothing but letters.
+        if special.move_mask() == 0 && self.carry == 0 {
+            return Ok(Word::default());
+        }
+        let (mut ends, mut backslashes) = (0, 0);
+        for (number, (lane_ends, lane_backslashes)) in found.iter().enumerate() {
+            ends |= bits(*lane_ends) << (16 * number);
+            backslashes |= bits(*lane_backslashes) << (16 * number);
+        }
         if backslashes | self.carry != 0 {
             let escaped = self.escaped(backslashes);
             self.check_escapes(start, escaped)?;
-            quotes &= !escaped;
+            // No control character is among these: an escaped one has just been refused.
+            ends &= !escaped;
         }
-        Ok(Word { ends: quotes | controls, backslashes })
+        Ok(Word { ends, backslashes })
     }
 
     /// Bytes behind an odd number of backslashes: a run that begins at an even place is found by the addition that carries through it
@@ -165,8 +176,6 @@ fn utf8(bytes: &[u8], start: usize, end: usize) -> Result<(), ScanError> {
 const BLOCK: usize = 64;
 /// Words without an allocation: answers and requests of up to 2 KiB.
 const INLINE: usize = 33;
-/// The last of the ASCII control characters that JSON forbids in strings.
-const LAST_CONTROL: u8 = 0x1f;
 
 #[cfg(test)]
 mod tests {
