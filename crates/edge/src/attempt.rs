@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
-use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use secrecy::{ExposeSecret, SecretString};
 use smallvec::SmallVec;
@@ -26,7 +25,7 @@ use crate::hedge;
 use crate::quota::Refused;
 use crate::shared::Shared;
 use crate::state::Target;
-use crate::upstream::{Outgoing, Pool, ResponseBody, SegmentBody, SendError};
+use crate::upstream::{Broken, Head, Outgoing, Pool, ResponseBody, SegmentBody, SendError};
 
 /// What a request brings to every attempt.
 pub(crate) struct Ask {
@@ -293,7 +292,7 @@ async fn read_whole(
     Ok(Found { answer: Answer::Complete(Box::new((completion, details))), at })
 }
 
-async fn read_failure(head: Parts, body: ResponseBody, target: Arc<Target>, now: u64, rate: Option<RateHint>) -> Box<AttemptFailure> {
+async fn read_failure(head: Head, body: ResponseBody, target: Arc<Target>, now: u64, rate: Option<RateHint>) -> Box<AttemptFailure> {
     let bytes = read_up_to(body, ERROR_BYTES).await;
     let failure = classify(target.provider.dialect(), head.status.as_u16(), &head.headers, &bytes, now);
     let end = end_of(&failure);
@@ -406,7 +405,7 @@ fn is_json(headers: &HeaderMap) -> bool {
 
 enum Collect {
     TooLarge,
-    Broken(hyper::Error),
+    Broken(Broken),
 }
 
 /// Reads a body to its end; one that came in one piece is not copied.

@@ -5,7 +5,7 @@
 //! network read goes out in one write.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 use tidegate_ledger::Ending;
 use tidegate_routing::{AttemptEnd, RateHint, Timestamp};
 use tidegate_wire::{Closing, Facts, Failure, FailureKind, KEEP_ALIVE, Stamp, StreamReader, write_stream_error};
+use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::attempt::{Answer, OpenStream, seen};
@@ -117,7 +118,8 @@ impl Relay {
                         return Poll::Ready(Some(bytes));
                     }
                     Poll::Ready(Step::Yield) => {
-                        context.waker().wake_by_ref();
+                        // Polled once and dropped: it has asked to be woken after the sockets were looked at.
+                        let _ = pin!(yield_now()).poll(context);
                         return Poll::Pending;
                     }
                     Poll::Pending => match self.poll_silence(context) {
@@ -191,7 +193,7 @@ impl Relay {
 
 enum Step {
     More(Bytes),
-    /// The upstream's connection gets its turn first: it may have more that can go out with what is here.
+    /// The sockets are looked at first: there may be more that can go out with what is here.
     Yield,
     /// The last bytes; the upstream may have a few more that nobody needs.
     Last(Bytes),
@@ -234,8 +236,8 @@ impl Relaying {
             let data = match body.poll_data(context) {
                 Poll::Pending if self.out.is_empty() => return Poll::Pending,
                 Poll::Pending => {
-                    // A connection hands over one chunk per turn. In a burst it is given turns for as long as it uses them, so that one
-                    // write carries many events.
+                    // A read hands over what has come so far. In a burst the sockets are looked at again for as long as they have more, so
+                    // that one write carries many events.
                     let waiting = burst && self.held < HELD_IN_VAIN;
                     return Poll::Ready(if waiting { self.hold() } else { Step::More(self.take_out()) });
                 }
@@ -394,7 +396,7 @@ fn write_event(out: &mut BytesMut, generation: &Generation, fault: &Fault) {
 /// Pieces that come faster than this are a burst. Models write a token in milliseconds, so a paced stream never looks like one.
 const BURST_GAP: Duration = Duration::from_micros(250);
 /// How often a batch is asked for in vain before it goes out: hyper asks twice in one turn of the caller's connection, so that the
-/// third time is after a turn of the upstream's.
+/// third time is after a look at the sockets.
 const HELD_IN_VAIN: u8 = 3;
 /// Bytes that go out without looking for more: what a caller's socket takes in one write.
 const BATCH: usize = 16 * 1024;

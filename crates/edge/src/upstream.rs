@@ -7,11 +7,13 @@
 mod address;
 mod body;
 mod connect;
+mod http1;
 mod origin;
 mod outgoing;
 mod pool;
 
 pub(crate) use body::{ResponseBody, SegmentBody};
+pub(crate) use http1::{Broken, Head};
 pub(crate) use origin::Origin;
 pub(crate) use outgoing::Outgoing;
 pub(crate) use pool::{Pool, SendError};

@@ -9,7 +9,8 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use smallvec::SmallVec;
 
-use super::pool::Lease;
+use super::http1::{self, Broken};
+use super::pool::Home;
 
 /// A request body made of slices of the caller's bytes and what was spliced between them. Cloning it costs reference counts, so that
 /// a failover sends the same bytes again.
@@ -24,6 +25,16 @@ impl SegmentBody {
     pub(crate) fn new(segments: SmallVec<[Bytes; 4]>) -> Self {
         let remaining = segments.iter().map(|segment| segment.len() as u64).sum();
         Self { segments, next: 0, remaining }
+    }
+
+    /// What is to be sent.
+    pub(super) fn segments(&self) -> SmallVec<[Bytes; 4]> {
+        self.segments.clone()
+    }
+
+    /// Bytes that are to be sent.
+    pub(super) fn len(&self) -> u64 {
+        self.remaining
     }
 
     /// The whole body in one piece.
@@ -57,50 +68,58 @@ impl Body for SegmentBody {
 /// A response body together with the connection it comes from. Read to its end, it gives the connection back to the pool; dropped
 /// before, it closes the connection, which tells the provider to stop generating.
 #[derive(Debug)]
-pub(crate) struct ResponseBody {
-    incoming: Incoming,
-    lease: Option<Lease>,
-    ended: bool,
+pub(crate) struct ResponseBody(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Http1 { body: http1::Body, home: Home },
+    Http2(Incoming),
+    Ended,
 }
 
 impl ResponseBody {
-    pub(super) fn new(incoming: Incoming, lease: Option<Lease>) -> Self {
-        Self { incoming, lease, ended: false }
+    pub(super) fn http1(body: http1::Body, home: Home) -> Self {
+        Self(Kind::Http1 { body, home })
+    }
+
+    pub(super) fn http2(incoming: Incoming) -> Self {
+        Self(Kind::Http2(incoming))
     }
 
     /// The next piece as the provider sent it; `None` at the end. Trailers are dropped.
-    pub(crate) fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, hyper::Error>>> {
-        if self.ended {
-            return Poll::Ready(None);
+    pub(crate) fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+        let data = match &mut self.0 {
+            Kind::Http1 { body, .. } => std::task::ready!(body.poll_data(context)),
+            Kind::Http2(incoming) => loop {
+                match std::task::ready!(Pin::new(&mut *incoming).poll_frame(context)) {
+                    Some(Ok(frame)) => {
+                        if let Ok(data) = frame.into_data() {
+                            break Some(Ok(data));
+                        }
+                    }
+                    Some(Err(error)) => break Some(Err(error.into())),
+                    None => break None,
+                }
+            },
+            Kind::Ended => None,
+        };
+        if !matches!(data, Some(Ok(_))) {
+            self.end(data.is_none());
         }
-        loop {
-            let frame = match Pin::new(&mut self.incoming).poll_frame(context) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(frame) => frame,
-            };
-            match frame {
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
-                        return Poll::Ready(Some(Ok(data)));
-                    }
-                }
-                Some(Err(error)) => {
-                    self.ended = true;
-                    return Poll::Ready(Some(Err(error)));
-                }
-                None => {
-                    self.ended = true;
-                    if let Some(lease) = self.lease.take() {
-                        lease.give_back();
-                    }
-                    return Poll::Ready(None);
-                }
-            }
+        Poll::Ready(data)
+    }
+
+    fn end(&mut self, well: bool) {
+        if let Kind::Http1 { body, home } = std::mem::replace(&mut self.0, Kind::Ended)
+            && well
+            && let Some(connection) = body.into_connection()
+        {
+            home.give_back(connection);
         }
     }
 
     /// The next piece; see [`ResponseBody::poll_data`].
-    pub(crate) async fn data(&mut self) -> Option<Result<Bytes, hyper::Error>> {
+    pub(crate) async fn data(&mut self) -> Option<Result<Bytes, Broken>> {
         std::future::poll_fn(|context| self.poll_data(context)).await
     }
 }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use thiserror::Error;
 use tidegate_runtime::Tasks;
@@ -12,12 +12,13 @@ use tokio_rustls::TlsConnector;
 
 use super::address::is_public;
 use super::body::SegmentBody;
+use super::http1::{self, Socket};
 use super::origin::Origin;
 use crate::config::UpstreamHttp;
 
 /// A fresh connection, ready for its first request.
 pub(super) enum Connected {
-    Http1(http1::SendRequest<SegmentBody>),
+    Http1(http1::Connection),
     Http2(http2::SendRequest<SegmentBody>),
 }
 
@@ -49,7 +50,7 @@ pub(super) async fn connect(origin: &Origin, tasks: &Tasks) -> Result<Connected,
         let Some((config, name)) = &origin.tls else {
             return match origin.http {
                 UpstreamHttp::Http2 => http2(tcp, tasks).await,
-                UpstreamHttp::Auto | UpstreamHttp::Http1 => http1(tcp, tasks).await,
+                UpstreamHttp::Auto | UpstreamHttp::Http1 => return Ok(http1(Socket::Plain(tcp))),
             }
             .map_err(|error| fail(ConnectStage::Http, error.to_string()));
         };
@@ -58,8 +59,10 @@ pub(super) async fn connect(origin: &Origin, tasks: &Tasks) -> Result<Connected,
             .await
             .map_err(|error| fail(ConnectStage::Tls, error.to_string()))?;
         let speaks_h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
-        if speaks_h2 { http2(tls, tasks).await } else { http1(tls, tasks).await }
-            .map_err(|error| fail(ConnectStage::Http, error.to_string()))
+        if !speaks_h2 {
+            return Ok(http1(Socket::Tls(Box::new(tls))));
+        }
+        http2(tls, tasks).await.map_err(|error| fail(ConnectStage::Http, error.to_string()))
     };
     match tokio::time::timeout(origin.connect_timeout, work).await {
         Ok(result) => result,
@@ -115,18 +118,8 @@ fn fail(origin: &Origin, stage: ConnectStage, reason: String) -> ConnectError {
     ConnectError { stage, host: origin.host.clone(), port: origin.port, reason }
 }
 
-async fn http1<S>(stream: S, tasks: &Tasks) -> Result<Connected, hyper::Error>
-where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-{
-    let (sender, connection) = http1::Builder::new().max_buf_size(READ_BUFFER).handshake::<_, SegmentBody>(TokioIo::new(stream)).await?;
-    // Ends when the provider closes, or when the sender and the response body are gone.
-    tasks.spawn("upstream-http1", async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "upstream connection ended");
-        }
-    });
-    Ok(Connected::Http1(sender))
+fn http1(socket: Socket) -> Connected {
+    Connected::Http1(http1::Connection::new(socket))
 }
 
 async fn http2<S>(stream: S, tasks: &Tasks) -> Result<Connected, hyper::Error>
@@ -151,8 +144,6 @@ where
 
 /// Time for one of several addresses of a name, so that a dead one leaves time for the next.
 const PER_ADDRESS: Duration = Duration::from_secs(3);
-/// Bytes of an answer that may wait in a connection: bounds memory per stream, and exerts back-pressure beyond it.
-const READ_BUFFER: usize = 64 * 1024;
 /// HTTP/2 connections are long-lived; a ping finds a dead one before a request does.
 const HTTP2_PING: Duration = Duration::from_secs(20);
 const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(10);

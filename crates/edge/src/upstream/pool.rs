@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::response::Parts;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use parking_lot::Mutex;
 use thiserror::Error;
 use tidegate_runtime::Tasks;
 
 use super::body::{ResponseBody, SegmentBody};
 use super::connect::{ConnectError, Connected, connect};
+use super::http1::{self, Broken, Head, Unanswered};
 use super::origin::Origin;
 use super::outgoing::Outgoing;
 
@@ -23,7 +23,7 @@ pub(crate) enum SendError {
     Connect(#[from] ConnectError),
     /// The connection broke before the response head.
     #[error("the connection broke before an answer came: {0}")]
-    Broken(#[from] hyper::Error),
+    Broken(#[from] Broken),
 }
 
 /// Connections of one worker. The mutex is only contended when the runtime is shared; it is never held across an await.
@@ -41,21 +41,20 @@ struct Connections {
 }
 
 struct Idle {
-    sender: http1::SendRequest<SegmentBody>,
+    connection: http1::Connection,
     since: Instant,
     expires_after: Duration,
 }
 
-/// An HTTP/1.1 connection in use; see [`ResponseBody`] for when it comes back.
-pub(crate) struct Lease {
+/// Where an HTTP/1.1 connection in use comes back to; see [`ResponseBody`] for when.
+pub(super) struct Home {
     pool: Arc<Pool>,
     origin: Arc<Origin>,
-    sender: http1::SendRequest<SegmentBody>,
 }
 
-impl std::fmt::Debug for Lease {
+impl std::fmt::Debug for Home {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Lease").field("provider", &self.origin.provider).finish_non_exhaustive()
+        formatter.debug_struct("Home").field("provider", &self.origin.provider).finish_non_exhaustive()
     }
 }
 
@@ -65,7 +64,7 @@ impl Pool {
     }
 
     /// Sends a request and waits for the response head. Dropping the future closes the connection it used.
-    pub(crate) async fn send(self: &Arc<Self>, origin: &Arc<Origin>, outgoing: &Outgoing) -> Result<(Parts, ResponseBody), SendError> {
+    pub(crate) async fn send(self: &Arc<Self>, origin: &Arc<Origin>, outgoing: &Outgoing) -> Result<(Head, ResponseBody), SendError> {
         loop {
             match self.take(origin) {
                 Some(Taken::Http2(mut sender)) => {
@@ -73,24 +72,15 @@ impl Pool {
                         self.forget_http2(origin);
                         continue;
                     }
-                    let (parts, body) = sender.send_request(outgoing.http2(origin)).await?.into_parts();
-                    return Ok((parts, ResponseBody::new(body, None)));
+                    return http2_answer(sender, origin, outgoing).await;
                 }
-                Some(Taken::Http1(mut sender)) => {
-                    // The connection task may not have seen the end of the last answer yet, or may have seen the provider close.
-                    if sender.ready().await.is_err() {
-                        continue;
-                    }
+                Some(Taken::Http1(connection)) => {
                     let sent = Instant::now();
-                    match sender.try_send_request(outgoing.http1(origin)).await {
-                        Ok(response) => return Ok(self.lease(origin, sender, response)),
+                    match connection.send(outgoing.http1(origin)).await {
+                        Ok(answer) => return Ok(self.at_home(origin, answer)),
                         // Closed by the provider while idle or while we wrote: no verdict about the provider, one fresh try.
-                        Err(mut error) => {
-                            if error.take_message().is_some() || sent.elapsed() < STALE_WITHIN {
-                                break;
-                            }
-                            return Err(error.into_error().into());
-                        }
+                        Err(Unanswered { heard: false, .. }) if sent.elapsed() < STALE_WITHIN => break,
+                        Err(Unanswered { error, .. }) => return Err(error.into()),
                     }
                 }
                 None => break,
@@ -98,14 +88,13 @@ impl Pool {
         }
         // Boxed: connecting is rare and its state is large, and every request's future would carry it.
         match Box::pin(connect(origin, &self.tasks)).await? {
-            Connected::Http1(mut sender) => {
-                let response = sender.send_request(outgoing.http1(origin)).await?;
-                Ok(self.lease(origin, sender, response))
-            }
-            Connected::Http2(mut sender) => {
+            Connected::Http1(connection) => match connection.send(outgoing.http1(origin)).await {
+                Ok(answer) => Ok(self.at_home(origin, answer)),
+                Err(Unanswered { error, .. }) => Err(error.into()),
+            },
+            Connected::Http2(sender) => {
                 self.remember_http2(origin, sender.clone());
-                let (parts, body) = sender.send_request(outgoing.http2(origin)).await?.into_parts();
-                Ok((parts, ResponseBody::new(body, None)))
+                http2_answer(sender, origin, outgoing).await
             }
         }
     }
@@ -113,7 +102,9 @@ impl Pool {
     /// Drops connections that have been idle for too long or were closed. Called now and then by the worker.
     pub(crate) fn sweep(&self, now: Instant) {
         self.origins.lock().retain(|_, connections| {
-            connections.http1.retain(|idle| !idle.sender.is_closed() && now.saturating_duration_since(idle.since) < idle.expires_after);
+            connections
+                .http1
+                .retain_mut(|idle| now.saturating_duration_since(idle.since) < idle.expires_after && idle.connection.is_alive());
             if connections.http2.as_ref().is_some_and(http2::SendRequest::is_closed) {
                 connections.http2 = None;
             }
@@ -126,15 +117,8 @@ impl Pool {
         self.origins.lock().values().map(|connections| connections.http1.len()).sum()
     }
 
-    fn lease(
-        self: &Arc<Self>,
-        origin: &Arc<Origin>,
-        sender: http1::SendRequest<SegmentBody>,
-        response: http::Response<hyper::body::Incoming>,
-    ) -> (Parts, ResponseBody) {
-        let (parts, body) = response.into_parts();
-        let lease = Lease { pool: Arc::clone(self), origin: Arc::clone(origin), sender };
-        (parts, ResponseBody::new(body, Some(lease)))
+    fn at_home(self: &Arc<Self>, origin: &Arc<Origin>, (head, body): (Head, http1::Body)) -> (Head, ResponseBody) {
+        (head, ResponseBody::http1(body, Home { pool: Arc::clone(self), origin: Arc::clone(origin) }))
     }
 
     fn take(&self, origin: &Origin) -> Option<Taken> {
@@ -146,9 +130,9 @@ impl Pool {
             }
             connections.http2 = None;
         }
-        while let Some(idle) = connections.http1.pop() {
-            if !idle.sender.is_closed() {
-                return Some(Taken::Http1(idle.sender));
+        while let Some(mut idle) = connections.http1.pop() {
+            if idle.connection.is_alive() {
+                return Some(Taken::Http1(idle.connection));
             }
         }
         None
@@ -166,21 +150,27 @@ impl Pool {
 }
 
 enum Taken {
-    Http1(http1::SendRequest<SegmentBody>),
+    Http1(http1::Connection),
     Http2(http2::SendRequest<SegmentBody>),
 }
 
-impl Lease {
+async fn http2_answer(
+    mut sender: http2::SendRequest<SegmentBody>,
+    origin: &Origin,
+    outgoing: &Outgoing,
+) -> Result<(Head, ResponseBody), SendError> {
+    let (parts, body) = sender.send_request(outgoing.http2(origin)).await.map_err(Broken::from)?.into_parts();
+    Ok((Head { status: parts.status, headers: parts.headers }, ResponseBody::http2(body)))
+}
+
+impl Home {
     /// Puts the connection back; it is checked for life when it is taken again.
-    pub(super) fn give_back(self) {
-        let Self { pool, origin, sender } = self;
-        if sender.is_closed() {
-            return;
-        }
+    pub(super) fn give_back(self, connection: http1::Connection) {
+        let Self { pool, origin } = self;
         let mut origins = pool.origins.lock();
         let connections = origins.entry(origin.id).or_default();
         if connections.http1.len() < origin.idle_connections {
-            connections.http1.push(Idle { sender, since: Instant::now(), expires_after: origin.idle_timeout });
+            connections.http1.push(Idle { connection, since: Instant::now(), expires_after: origin.idle_timeout });
         }
     }
 }
