@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body::Body;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep};
@@ -15,6 +15,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use crate::config::Limits;
 use crate::error::EdgeError;
 use crate::memory::MemoryWatch;
+use crate::spare::Spares;
 
 /// Counts requests in flight; dropping it counts one out.
 pub(crate) struct Admitted(Arc<AtomicUsize>);
@@ -39,8 +40,9 @@ impl Drop for Admitted {
     }
 }
 
-/// Reads a whole request body. Bytes are counted before they are kept; a body that came in one piece is not copied.
-pub(crate) async fn read_body(mut body: Incoming, limits: &Limits) -> Result<Bytes, EdgeError> {
+/// Reads a whole request body. Bytes are counted before they are kept; a body that came in one piece is not copied, a larger one is
+/// collected in a buffer of the worker's.
+pub(crate) async fn read_body(mut body: Incoming, limits: &Limits, spares: &Arc<Spares>) -> Result<Bytes, EdgeError> {
     let too_large = || EdgeError::BodyTooLarge { limit: limits.body_bytes };
     let announced = body.size_hint().exact().map(|exact| usize::try_from(exact).unwrap_or(usize::MAX));
     if announced.is_some_and(|announced| announced > limits.body_bytes) {
@@ -48,9 +50,9 @@ pub(crate) async fn read_body(mut body: Incoming, limits: &Limits) -> Result<Byt
     }
     let mut pace = Pace::new(limits);
     let mut first = Bytes::new();
-    let mut rest = BytesMut::new();
+    let mut all = Vec::new();
     loop {
-        let read = first.len() + rest.len();
+        let read = first.len() + all.len();
         let frame = poll_fn(|context| {
             if let Poll::Ready(frame) = Pin::new(&mut body).poll_frame(context) {
                 return Poll::Ready(Ok(frame));
@@ -66,16 +68,16 @@ pub(crate) async fn read_body(mut body: Incoming, limits: &Limits) -> Result<Byt
         if read == 0 {
             first = data;
         } else {
-            if rest.is_empty() {
+            if all.is_empty() {
                 // An announced length is trusted only as far as the limit, and only up to a megabyte in advance.
-                rest.reserve(announced.unwrap_or(2 * read).min(RESERVE).max(read + data.len()));
-                rest.extend_from_slice(&first);
+                all = spares.take(announced.unwrap_or(2 * read).min(RESERVE).max(read + data.len()));
+                all.extend_from_slice(&first);
                 first = Bytes::new();
             }
-            rest.extend_from_slice(&data);
+            all.extend_from_slice(&data);
         }
     }
-    Ok(if rest.is_empty() { first } else { rest.freeze() })
+    Ok(if all.is_empty() { first } else { spares.lend(all) })
 }
 
 /// Ends bodies that drip. The timer exists only once the body makes us wait.
@@ -109,5 +111,5 @@ impl<'a> Pace<'a> {
 const SATURATED_RETRY: Duration = Duration::from_secs(1);
 /// How often a waiting body's pace is looked at.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
-/// Most bytes that a mere announcement of a length allocates.
-const RESERVE: usize = 1024 * 1024;
+/// Most bytes that a mere announcement of a length allocates: a megabyte and what is beside its text.
+const RESERVE: usize = 1024 * 1024 + 64 * 1024;

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use crate::handler;
-use crate::io::{GuardedIo, Serving};
+use crate::io::{GuardedIo, RequestPatience, Serving};
 use crate::listener::ListenerMeta;
 use crate::stall::WatchedStreams;
 use crate::worker::{Arrival, Worker};
@@ -30,17 +30,13 @@ pub(crate) struct ConnectionInfo {
 /// Serves until the peer leaves, a limit is hit, or the edge drains and the connection is idle.
 pub(crate) async fn serve(worker: &Arc<Worker>, arrival: Arrival) {
     let Arrival { stream, peer, listener, permit: _permit } = arrival;
+    let Ok(stream) = TcpStream::from_std(stream) else { return };
     if let Some(tls) = &listener.tls {
         // Boxed, as is HTTP/2: a task is as large as its largest branch, and most of many are plain HTTP/1.1 behind a proxy.
         return Box::pin(serve_tls(worker, stream, peer, &listener, tls)).await;
     }
-    // Dropping the losing branch is safe: nothing has been taken from the socket.
-    let version = tokio::select! {
-        biased;
-        version = spoken(&stream, worker.shared.config.limits.idle) => version,
-        // A caller who has not said anything yet is not waited for.
-        () = worker.draining.requested() => return,
-    };
+    // A caller who has not said anything yet is not waited for; nothing has been taken from the socket then.
+    let Some(version) = worker.draining.or(pin!(spoken(&stream, worker.shared.config.limits.idle))).await else { return };
     speak(worker, stream, peer, version).await;
 }
 
@@ -85,8 +81,9 @@ where
     let limits = &worker.shared.config.limits;
     let serving = Serving::default();
     // An HTTP/2 connection has no time between requests at which bytes must be those of a head.
-    let head_read = matches!(version, Version::Http1).then_some(limits.header_read);
-    let io = TokioIo::new(GuardedIo::new(stream, limits.write_stall, head_read, serving.clone()));
+    let patience = RequestPatience { head: limits.header_read, idle: limits.idle };
+    let requests = matches!(version, Version::Http1).then_some(patience);
+    let io = TokioIo::new(GuardedIo::new(stream, limits.write_stall, requests, serving.clone()));
     let info = Arc::new(ConnectionInfo { peer });
     let service = service_fn(|request: http::Request<Incoming>| {
         serving.set(true);
@@ -95,7 +92,7 @@ where
             let version = request.version();
             let mut response = handler::handle(&worker, &info, request).await;
             response.body_mut().on_end(serving);
-            if worker.draining.is_requested() && version <= http::Version::HTTP_11 {
+            if worker.draining.has_begun() && version <= http::Version::HTTP_11 {
                 response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
             }
             Ok::<_, Infallible>(response)
@@ -105,19 +102,15 @@ where
         Version::Http1 => {
             let mut connection = pin!(
                 http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(limits.idle)
                     .max_headers(limits.headers)
                     .max_header_size(limits.header_bytes)
                     .max_buf_size(limits.header_bytes.max(MIN_BUFFER))
                     .serve_connection(io, service)
             );
-            // Dropping a losing branch is safe: the connection is pinned outside, and shutdown is a level.
-            tokio::select! {
-                biased;
-                result = connection.as_mut() => return ended(result),
-                () = worker.draining.requested() => connection.as_mut().graceful_shutdown(),
+            if let Some(result) = worker.draining.or(connection.as_mut()).await {
+                return ended(result);
             }
+            connection.as_mut().graceful_shutdown();
             ended(connection.await);
         }
         Version::Http2 => {
@@ -131,12 +124,10 @@ where
                         .keep_alive_interval(limits.idle)
                         .serve_connection(io, service)
                 );
-                // As above.
-                tokio::select! {
-                    biased;
-                    result = connection.as_mut() => return ended(result),
-                    () = worker.draining.requested() => connection.as_mut().graceful_shutdown(),
+                if let Some(result) = worker.draining.or(connection.as_mut()).await {
+                    return ended(result);
                 }
+                connection.as_mut().graceful_shutdown();
                 ended(connection.await);
             })
             .await

@@ -21,6 +21,7 @@ use crate::auth::{Contact, Cuts, FailureLimiter, Keys};
 use crate::config::{EdgeConfig, ListenerConfig, MeshConfig, StoreConfig};
 use crate::content::ContentSink;
 use crate::control_link::{ControlServices, Link, Management, Place};
+use crate::draining::Draining;
 use crate::gauges::EndpointGauges;
 use crate::generations::Generations;
 use crate::ledger::region::RegionLedger;
@@ -48,7 +49,7 @@ pub struct Edge {
     /// Stops accepting.
     accepting: Tasks,
     /// Ends connections when they can.
-    draining: Shutdown,
+    draining: Draining,
     /// Ends the workers, whatever they do.
     stop: Shutdown,
     /// The operations port and other things that outlive the last request.
@@ -227,7 +228,7 @@ impl Edge {
             telemetry,
             config,
         });
-        let (draining, stop) = (Shutdown::new(), Shutdown::new());
+        let (draining, stop) = (Draining::default(), Shutdown::new());
         let (workers, threads) = Workers::start(shared.config.workers, &shared, &draining, &stop)?;
         registry.register(Box::new(EndpointGauges::new(&shared, &workers)?))?;
         tidegate_runtime::ops::register_process_metrics(&registry)?;
@@ -339,7 +340,7 @@ impl Edge {
         if let Err(unfinished) = self.accepting.close(CLOSE_LISTENERS).await {
             tracing::warn!(%unfinished, "listeners did not close in time");
         }
-        self.draining.request();
+        self.draining.begin();
         let deadline = Instant::now() + limits.drain;
         while self.workers.open() > 0 && Instant::now() < deadline {
             tokio::time::sleep(DRAIN_POLL).await;

@@ -49,9 +49,8 @@ impl Listener {
                 shared.metrics.connections_refused.inc();
                 continue; // Dropping the socket resets the connection: cheaper than any answer, and over TLS there is none to give.
             };
-            if stream.set_nodelay(true).is_err() {
-                continue;
-            }
+            // Out of this runtime's reactor before it goes to a worker's.
+            let Ok(stream) = stream.set_nodelay(true).and_then(|()| stream.into_std()) else { continue };
             workers.give(Arrival { stream, peer, listener: Arc::clone(&meta), permit });
         }
     }

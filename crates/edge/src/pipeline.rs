@@ -50,7 +50,7 @@ pub(crate) async fn chat(
     let caller = handler::authenticate_for_models(shared, connection, &head.headers)?;
     let state = shared.state.load_full();
     let admitted = Admitted::admit(&shared.in_flight, shared.config.limits.requests_in_flight, &shared.memory)?;
-    let bytes = read_body(body, &shared.config.limits).await?;
+    let bytes = read_body(body, &shared.config.limits, &worker.spares).await?;
     let complete = Timestamp(shared.clock.micros());
 
     let request_bytes = bytes.len();

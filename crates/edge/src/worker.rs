@@ -11,30 +11,34 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tidegate_runtime::{Shutdown, Tasks};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use crate::config::{RuntimeModel, WorkerConfig};
 use crate::connection;
+use crate::draining::Draining;
 use crate::listener::{ConnectionPermit, ListenerMeta};
 use crate::shared::Shared;
+use crate::spare::Spares;
 use crate::upstream::Pool;
 
 /// What one worker's requests share.
 pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) pool: Arc<Pool>,
+    /// For large request bodies.
+    pub(crate) spares: Arc<Spares>,
     /// Owns the tasks of the downstream connections.
     connections: Tasks,
     /// Connections given to this worker and not ended yet.
     open: AtomicUsize,
     /// Asked once: new requests on kept-alive connections are the last ones there.
-    pub(crate) draining: Shutdown,
+    pub(crate) draining: Draining,
 }
 
 /// An accepted socket on its way to a worker.
 pub(crate) struct Arrival {
-    pub(crate) stream: TcpStream,
+    /// In no reactor yet: the worker's is the only one that it is ever registered with.
+    pub(crate) stream: std::net::TcpStream,
     pub(crate) peer: SocketAddr,
     pub(crate) listener: Arc<ListenerMeta>,
     pub(crate) permit: ConnectionPermit,
@@ -47,7 +51,7 @@ pub(crate) struct Workers {
 
 struct Lane {
     worker: Arc<Worker>,
-    arrivals: mpsc::Sender<std_arrival::StdArrival>,
+    arrivals: mpsc::Sender<Arrival>,
 }
 
 impl Workers {
@@ -55,7 +59,7 @@ impl Workers {
     pub(crate) fn start(
         config: WorkerConfig,
         shared: &Arc<Shared>,
-        draining: &Shutdown,
+        draining: &Draining,
         stop: &Shutdown,
     ) -> io::Result<(Arc<Self>, Threads)> {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -70,6 +74,7 @@ impl Workers {
             let worker = Arc::new(Worker {
                 shared: Arc::clone(shared),
                 pool: Pool::new(Tasks::new()),
+                spares: Arc::default(),
                 connections: Tasks::new(),
                 open: AtomicUsize::new(0),
                 draining: draining.clone(),
@@ -98,7 +103,6 @@ impl Workers {
     /// Gives a socket to the worker with the fewest connections. A worker that is far behind refuses it, which resets the connection.
     pub(crate) fn give(&self, arrival: Arrival) {
         let Some(lane) = self.lanes.iter().min_by_key(|lane| lane.worker.open.load(Ordering::Relaxed)) else { return };
-        let Ok(arrival) = std_arrival::StdArrival::detach(arrival) else { return };
         lane.worker.open.fetch_add(1, Ordering::Relaxed);
         if lane.arrivals.try_send(arrival).is_err() {
             lane.worker.open.fetch_sub(1, Ordering::Relaxed);
@@ -137,7 +141,7 @@ impl Threads {
 }
 
 /// Runs one worker until `stop`. Connections still open then are dropped with the runtime.
-async fn work(worker: Arc<Worker>, mut queue: mpsc::Receiver<std_arrival::StdArrival>, stop: Shutdown) {
+async fn work(worker: Arc<Worker>, mut queue: mpsc::Receiver<Arrival>, stop: Shutdown) {
     let mut sweep = tokio::time::interval(SWEEP_EVERY);
     sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -151,12 +155,13 @@ async fn work(worker: Arc<Worker>, mut queue: mpsc::Receiver<std_arrival::StdArr
                 // Ends with the connection: closed by either side, by a timeout, or by draining.
                 worker.connections.clone().spawn("connection", async move {
                     let _count = OpenCount(&worker.open);
-                    if let Ok(arrival) = arrival.attach() {
-                        connection::serve(&worker, arrival).await;
-                    }
+                    connection::serve(&worker, arrival).await;
                 });
             }
-            _ = sweep.tick() => worker.pool.sweep(Instant::now()),
+            _ = sweep.tick() => {
+                worker.pool.sweep(Instant::now());
+                worker.spares.sweep();
+            }
         }
     }
 }
@@ -170,31 +175,7 @@ impl Drop for OpenCount<'_> {
     }
 }
 
-/// Moving a socket from the acceptor's runtime to a worker's: deregister there, register here.
-mod std_arrival {
-    use super::{Arc, Arrival, ConnectionPermit, ListenerMeta, SocketAddr, TcpStream, io};
-
-    pub(super) struct StdArrival {
-        stream: std::net::TcpStream,
-        peer: SocketAddr,
-        listener: Arc<ListenerMeta>,
-        permit: ConnectionPermit,
-    }
-
-    impl StdArrival {
-        pub(super) fn detach(arrival: Arrival) -> io::Result<Self> {
-            let Arrival { stream, peer, listener, permit } = arrival;
-            Ok(Self { stream: stream.into_std()?, peer, listener, permit })
-        }
-
-        pub(super) fn attach(self) -> io::Result<Arrival> {
-            let Self { stream, peer, listener, permit } = self;
-            Ok(Arrival { stream: TcpStream::from_std(stream)?, peer, listener, permit })
-        }
-    }
-}
-
 /// See [`Workers::start`].
 const ARRIVALS: usize = 1024;
-/// Idle connections are few and cheap to check; their own timeouts are tens of seconds.
+/// Idle connections and spare buffers are few and cheap to check; the connections' own timeouts are tens of seconds.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);

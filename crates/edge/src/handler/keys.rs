@@ -43,7 +43,8 @@ pub(super) async fn answer(
     let body = match operation {
         ManageOperation::Create | ManageOperation::Edit => {
             let limits = Limits { body_bytes: LARGEST_BODY.min(shared.config.limits.body_bytes), ..shared.config.limits.clone() };
-            with_seconds(&read_body(body, &limits).await?)?
+            // Small and rare: no buffer of theirs is kept.
+            with_seconds(&read_body(body, &limits, &Arc::default()).await?)?
         }
         ManageOperation::List | ManageOperation::Get | ManageOperation::Delete | ManageOperation::Unspecified => String::new(),
     };
