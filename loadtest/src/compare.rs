@@ -71,6 +71,7 @@ pub(crate) enum Peer {
 #[command(after_help = "Examples:\n  \
     tidegate-loadtest compare                                  every figure, about an hour\n  \
     tidegate-loadtest compare --only json,sse --rounds 5       two groups, more rounds\n  \
+    tidegate-loadtest compare --brief --seconds 2              those that the targets speak of, a third of the time\n  \
     tidegate-loadtest compare --without-tidegate --only json   floors and proxies only\n  \
     tidegate-loadtest compare --only memory --long 30m         does memory grow?")]
 pub(crate) struct Arguments {
@@ -86,6 +87,9 @@ pub(crate) struct Arguments {
     /// Tidegate's binary; built with `cargo build --profile dist -p tidegate` when not given.
     #[arg(long)]
     pub(crate) tidegate: Option<PathBuf>,
+    /// Measure only those that the targets speak of: direct, F, nginx and Tidegate.
+    #[arg(long, conflicts_with = "with")]
+    pub(crate) brief: bool,
     /// Measure only the others.
     #[arg(long, conflicts_with = "tidegate")]
     pub(crate) without_tidegate: bool,
@@ -127,6 +131,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         workers: crate::serve::threads(arguments.workers),
         tidegate: binary.as_deref(),
         scenarios: measure::SCENARIOS,
+        valgrind: None,
     };
     let contenders = contenders(arguments, &ground)?;
     let names: Vec<_> = contenders.iter().map(|one| one.name.as_str()).collect();
@@ -155,13 +160,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
 /// Starts everyone that can take part; says in one line why somebody cannot.
 fn contenders(arguments: &Arguments, ground: &Ground<'_>) -> Result<Vec<Contender>> {
-    let mut contenders =
-        vec![ground.start(Kind::Direct)?, ground.start(Kind::Floor)?, ground.start(Kind::FloorPerCore)?, ground.start(Kind::Raw)?];
+    let mut contenders = vec![ground.start(Kind::Direct)?, ground.start(Kind::Floor)?];
+    let proxies: &[_] = if arguments.brief {
+        &[Kind::Nginx]
+    } else {
+        contenders.extend([ground.start(Kind::FloorPerCore)?, ground.start(Kind::Raw)?]);
+        &[Kind::Nginx, Kind::Haproxy]
+    };
     let mut add = |kind: Kind, outcome: Result<Contender>| match outcome {
         Ok(contender) => contenders.push(contender),
         Err(error) => console::progress(format!("without {}: {error:#}", kind.name())),
     };
-    for kind in [Kind::Nginx, Kind::Haproxy] {
+    for &kind in proxies {
         add(kind, proxies::install_with_apt(kind.name()).and_then(|()| ground.start(kind)));
     }
     for peer in &arguments.with {

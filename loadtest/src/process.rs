@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use std::fs;
 use std::time::Duration;
 
+use anyhow::{Context, Result};
+
 /// Kernel ticks per second in `/proc/<pid>/stat`: `USER_HZ`, 100 on every Linux architecture we build for.
 const TICKS_PER_SECOND: u64 = 100;
 
@@ -62,6 +64,27 @@ impl Usage {
     }
 }
 
+/// CPU time of one process, ended threads included: in its own code, and in the kernel on its behalf. In whole ticks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Times {
+    pub(crate) user: Duration,
+    pub(crate) kernel: Duration,
+}
+
+impl Times {
+    /// Reads them; an error when the process is gone.
+    pub(crate) fn of(pid: u32) -> Result<Self> {
+        let path = format!("/proc/{pid}/stat");
+        let line = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        Stat::times(&line).with_context(|| format!("understand {path}"))
+    }
+
+    /// What was used since an earlier look.
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self { user: self.user.saturating_sub(before.user), kernel: self.kernel.saturating_sub(before.kernel) }
+    }
+}
+
 fn ticks(count: u64) -> Duration {
     Duration::from_millis(count * (1000 / TICKS_PER_SECOND))
 }
@@ -103,9 +126,19 @@ struct Stat {
 }
 
 impl Stat {
+    /// What follows the command's name, which is in parentheses and may itself hold spaces and parentheses.
+    fn fields(line: &str) -> Option<Vec<&str>> {
+        Some(line.get(line.rfind(')')? + 1..)?.split_ascii_whitespace().collect())
+    }
+
+    fn times(line: &str) -> Option<Times> {
+        let fields = Self::fields(line)?;
+        let time = |index: usize| fields.get(index)?.parse::<u64>().ok().map(ticks);
+        Some(Times { user: time(11)?, kernel: time(12)? })
+    }
+
     fn parse(line: &str) -> Option<Self> {
-        // The command name is in parentheses and may itself hold spaces and parentheses.
-        let fields: Vec<&str> = line.get(line.rfind(')')? + 1..)?.split_ascii_whitespace().collect();
+        let fields = Self::fields(line)?;
         let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
         // fields[0] is field 3 of the manual page: the state.
         Some(Self { parent: fields.get(1)?.parse().ok()?, own_ticks: number(11)? + number(12)?, waited_ticks: number(13)? + number(14)? })
@@ -142,6 +175,7 @@ mod tests {
     fn a_command_with_spaces_and_parentheses_does_not_shift_the_fields() {
         let line = "4242 (ngi) nx: w) S 17 4242 4242 0 -1 4194560 100 5 0 0 250 125 30 20 20 0 4 0 100 1000 200";
         assert_eq!(Stat::parse(line), Some(Stat { parent: 17, own_ticks: 375, waited_ticks: 50 }));
+        assert_eq!(Stat::times(line), Some(Times { user: Duration::from_millis(2_500), kernel: Duration::from_millis(1_250) }));
         assert_eq!(Stat::parse("4242 (x) S 17"), None);
         assert_eq!(Stat::parse(""), None);
     }

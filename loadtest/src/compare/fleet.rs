@@ -20,8 +20,15 @@ pub(crate) const PEER_KEY: &str = "sk-loadtest-peer";
 /// Patience with a starting process; LiteLLM needs most of it.
 const START: Duration = Duration::from_secs(90);
 
+/// Valgrind starts a program some hundred times slower than the kernel does.
+const START_UNDER_VALGRIND: Duration = Duration::from_secs(180);
+
 /// Name of the access log in a contender's folder.
 const ACCESS_LOG: &str = "access.log";
+/// Name of the journal's folder there.
+const LEDGER: &str = "ledger";
+/// Name of the profile there, when it runs under callgrind.
+pub(crate) const PROFILE: &str = "callgrind.out";
 
 /// What a contender is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,20 +86,26 @@ pub(crate) struct Contender {
     pub(crate) pid: Option<u32>,
     /// Time from the start of the process to its first answer.
     pub(crate) started_in: Duration,
+    /// Its files; empty for what we did not start.
+    pub(crate) folder: PathBuf,
     /// Ends the process when the contender goes.
     _process: Option<Process>,
-    /// Goes after the process.
-    _access_log: Option<AccessLog>,
+    /// Go after the process.
+    _leftovers: Option<Leftovers>,
 }
 
-/// A file of one line per request: millions of them have served their purpose when the contender goes.
+/// What is written for each request: millions of lines and records have served their purpose when the contender goes.
 #[derive(Debug)]
-struct AccessLog(PathBuf);
+struct Leftovers {
+    access_log: PathBuf,
+    ledger: PathBuf,
+}
 
-impl Drop for AccessLog {
+impl Drop for Leftovers {
     fn drop(&mut self) {
-        // Most contenders never had one.
-        let _ = std::fs::remove_file(&self.0);
+        // Most contenders never had any.
+        let _ = std::fs::remove_file(&self.access_log);
+        let _ = std::fs::remove_dir_all(&self.ledger);
     }
 }
 
@@ -108,6 +121,8 @@ pub(crate) struct Ground<'a> {
     pub(crate) tidegate: Option<&'a Path>,
     /// Every scenario that a model is needed for.
     pub(crate) scenarios: &'a [Scenario],
+    /// Valgrind, when every contender is to be run under callgrind; its profile is [`PROFILE`] in the contender's folder.
+    pub(crate) valgrind: Option<&'a Path>,
 }
 
 /// Size of Tidegate's configuration.
@@ -181,8 +196,13 @@ impl Ground<'_> {
                 (packages::portkey(listen)?, headers)
             }
         };
+        let mut patience = START;
+        if let Some(valgrind) = self.valgrind {
+            command = under_callgrind(valgrind, &command, &folder);
+            patience = START_UNDER_VALGRIND;
+        }
         let mut process = Process::start(name, &mut command, &folder)?;
-        let started_in = process.wait_for_answer(listen, &first_request(listen, &headers), START)?;
+        let started_in = process.wait_for_answer(listen, &first_request(listen, &headers), patience)?;
         let target = |scheme: &str, address: SocketAddr| Target::parse(&format!("{scheme}://{address}/v1"));
         Ok(Contender {
             kind,
@@ -193,7 +213,8 @@ impl Ground<'_> {
             pid: Some(process.pid()),
             started_in,
             _process: Some(process),
-            _access_log: Some(AccessLog(folder.join(ACCESS_LOG))),
+            _leftovers: Some(Leftovers { access_log: folder.join(ACCESS_LOG), ledger: folder.join(LEDGER) }),
+            folder,
         })
     }
 
@@ -215,8 +236,9 @@ impl Ground<'_> {
             headers: Vec::new(),
             pid: None,
             started_in: Duration::ZERO,
+            folder: PathBuf::new(),
             _process: None,
-            _access_log: None,
+            _leftovers: None,
         })
     }
 
@@ -229,13 +251,14 @@ impl Ground<'_> {
         runtime: &'static str,
     ) -> Result<Command> {
         let program = self.tidegate.context("there is no Tidegate binary")?;
-        let access_log = folder.join(ACCESS_LOG);
+        let (access_log, ledger) = (folder.join(ACCESS_LOG), folder.join(LEDGER));
         let text = tidegate::config(&tidegate::Setup {
             listen,
             secure: Some((secure, self.certificate)),
             operations: free_address()?,
             upstream: self.upstream,
             access_log: &access_log,
+            ledger: &ledger,
             scenarios: if size.all_models { self.scenarios } else { &[Scenario::Json] },
             translated: size.all_models,
             extra_models: size.extra_models,
@@ -272,8 +295,9 @@ pub(crate) fn external(text: &str) -> Result<Contender> {
         headers: headers.collect::<Result<_>>()?,
         pid: Some(pid.parse().with_context(|| format!("`{pid}` is not a process id"))?),
         started_in: Duration::ZERO,
+        folder: PathBuf::new(),
         _process: None,
-        _access_log: None,
+        _leftovers: None,
     })
 }
 
@@ -290,6 +314,15 @@ pub(crate) fn first_request(address: SocketAddr, headers: &[(String, String)]) -
         body.len()
     )
     .into_bytes()
+}
+
+/// The same command under callgrind. The tool starts no processes of its own, so that the process id stays that of the program.
+fn under_callgrind(valgrind: &Path, command: &Command, folder: &Path) -> Command {
+    let mut wrapped = Command::new(valgrind);
+    wrapped.args(["--tool=callgrind", "--dump-line=yes"]).arg(format!("--callgrind-out-file={}", folder.join(PROFILE).display()));
+    wrapped.arg(command.get_program()).args(command.get_args());
+    wrapped.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    wrapped
 }
 
 /// This program with other arguments.

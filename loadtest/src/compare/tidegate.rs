@@ -1,7 +1,7 @@
 //! The configuration Tidegate is measured with: everything on.
 //!
-//! Key check, three endpoints behind three providers for every model, health, metrics on the operations port, an access log
-//! in a file. [`config`] is the only place that knows the file's format.
+//! Key check, limits of the key and of its workspace, three endpoints behind three providers for every model, health, a journal of
+//! every generation, metrics on the operations port, an access log in a file. [`config`] is the only place that knows the file's format.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -32,6 +32,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) operations: SocketAddr,
     pub(crate) upstream: SocketAddr,
     pub(crate) access_log: &'a Path,
+    /// Folder of the journal.
+    pub(crate) ledger: &'a Path,
     /// Models of the same dialect that callers can name.
     pub(crate) scenarios: &'a [Scenario],
     /// Also serve the models of the other dialects.
@@ -70,6 +72,8 @@ pub(crate) fn config(setup: &Setup<'_>) -> String {
     line(0, &format!("operations: {{ address: \"{}\" }}", setup.operations));
     line(0, &format!("access_log: {}", serde_json::json!(format!("file:{}", setup.access_log.display()))));
 
+    line(0, &format!("ledger: {{ directory: {} }}", quoted(setup.ledger)));
+
     // Thousands of streams over three endpoints: protecting an upstream that cannot be overloaded is not what is measured.
     line(0, "routing: { limit_initial: 4096 }");
 
@@ -107,10 +111,18 @@ pub(crate) fn config(setup: &Setup<'_>) -> String {
             );
         }
     }
+    // Limits that are counted for every request and never reached.
+    line(0, "organisations:\n  acme: {}");
+    line(0, "workspaces:\n  load: { organisation: acme, limits: [{ tokens_per_minute: 1000000000000 }, { spend_per_day: 100000000 }] }");
     line(0, "keys:");
     for number in 0..setup.keys.max(1) {
         let digest = blake3::hash(key(number).as_bytes()).to_hex();
-        line(2, &format!("caller-{number}: {{ digest: \"blake3:{digest}\" }}"));
+        line(
+            2,
+            &format!(
+                "caller-{number}: {{ digest: \"blake3:{digest}\", workspace: load, limits: [{{ requests_per_minute: 1000000000 }}] }}"
+            ),
+        );
     }
     text
 }
@@ -130,6 +142,7 @@ mod tests {
             operations: "127.0.0.1:2".parse().unwrap(),
             upstream: "127.0.0.1:3".parse().unwrap(),
             access_log: Path::new("/tmp/access.log"),
+            ledger: Path::new("/tmp/ledger"),
             scenarios: &[Scenario::Json, Scenario::sse(100, 0)],
             translated: true,
             extra_models,
