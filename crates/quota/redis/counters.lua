@@ -62,14 +62,16 @@ local function correct(kind, key, delta, furthest, period_end)
     end
 end
 
--- Takes slots number from+1 to upto of a holder.
-local function lease(key, holder, from, upto, until_time, lease_time)
-    for slot = from + 1, math.min(upto, MOST_SLOTS) do
+-- Takes slots number 1 to count for a holder; those that it has already get the new end. A lease ends with its reservation at the latest,
+-- so that an id that is used anew after that finds nothing of its old slots.
+local function lease(key, holder, count, until_time, lease_time)
+    for slot = 1, math.min(count, MOST_SLOTS) do
         redis.call('ZADD', key, whole(until_time), holder .. ':' .. slot)
     end
     redis.call('PEXPIRE', key, whole(math.ceil(lease_time / 1000) + SLACK_MS))
 end
 
+-- Lets go of the slots number from+1 to upto of a holder.
 local function free(key, holder, from, upto)
     for slot = from + 1, math.min(upto, MOST_SLOTS) do
         redis.call('ZREM', key, holder .. ':' .. slot)

@@ -63,7 +63,7 @@ for index, row in ipairs(rows) do
             row.full = row.full + cost
         elseif row.kind == 's' then
             redis.call('ZREMRANGEBYSCORE', row.key, '-inf', whole(now - CLOCK_BACK))
-            lease(row.key, holder, 0, cost, now + lease_time, lease_time)
+            lease(row.key, holder, cost, now + math.min(lease_time, lifetime), lease_time)
         else
             keep_budget(row.key, row.most - row.left + cost, row.period_end)
         end

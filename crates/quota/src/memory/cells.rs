@@ -47,6 +47,9 @@ struct Spent {
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Slot {
     holder: Ulid,
+    /// From 1 on: a holder that takes a number again has it once.
+    #[serde(default)]
+    number: u64,
     until: Micros,
 }
 
@@ -159,7 +162,7 @@ impl Counters {
         let given = ask.rows.iter().zip(looks).map(|(row, (available, full_in))| {
             let part = u64::try_from(available).unwrap_or(0) / ask.divisor;
             let cost = row.want.min(part).max(row.least);
-            self.take(row, ask.id, cost, now);
+            self.take(row, ask, cost, now);
             costs.push(cost);
             let full_in = if matches!(row.rule, Rule::Rate(_)) { full_in.saturating_add(cost) } else { full_in };
             Given { held: cost, left: available.saturating_sub(signed(cost)), full_in }
@@ -187,7 +190,7 @@ impl Counters {
         }
     }
 
-    fn take(&mut self, row: &Row<'_>, holder: Ulid, cost: Cost, now: Micros) {
+    fn take(&mut self, row: &Row<'_>, ask: &Ask<'_>, cost: Cost, now: Micros) {
         if cost == 0 {
             return;
         }
@@ -197,7 +200,7 @@ impl Counters {
             Rule::Slots { .. } => {
                 let slots = self.slots.entry(key.clone()).or_default();
                 slots.retain(|slot| slot.until > now.saturating_sub(CLOCK_BACK));
-                slots.extend((0..cost.min(MOST_SLOTS)).map(|_| Slot { holder, until: now + LEASE }));
+                lease(slots, ask.id, cost, now.saturating_add(LEASE.min(ask.lifetime)));
             }
             Rule::Budget { period, .. } => {
                 let counter = self.counter(key, period);
@@ -218,7 +221,7 @@ impl Counters {
         for (index, (entry, &used)) in reservation.entries.iter().zip(&settlement.used).enumerate() {
             let delta = signed(used).saturating_sub(signed(costs.get(index).copied().unwrap_or(0)));
             self.correct(entry, reservation, delta, now);
-            self.free(entry, reservation.id, 0);
+            self.free(entry, reservation.id, 0, costs.get(index).copied().unwrap_or(0));
         }
         self.reservations.insert(
             reservation.id,
@@ -236,7 +239,7 @@ impl Counters {
         for ((entry, held), &keep) in slice.entries.iter().zip(&mut costs).zip(keep) {
             if *held > keep {
                 self.correct(entry, slice, signed(keep) - signed(*held), now);
-                self.free(entry, slice.id, keep);
+                self.free(entry, slice.id, keep, *held);
                 *held = keep;
             }
         }
@@ -271,15 +274,10 @@ impl Counters {
         }
     }
 
-    /// Lets go of the slots of `holder` beyond `keep`.
-    fn free(&mut self, entry: &Entry, holder: Ulid, keep: Cost) {
+    /// Lets go of the slots of `holder` numbered beyond `keep`, of the `held` that its reservation has.
+    fn free(&mut self, entry: &Entry, holder: Ulid, keep: Cost, held: Cost) {
         if let Some(slots) = self.slots.get_mut(&entry.bucket.key) {
-            let mut kept = 0;
-            slots.retain(|slot| {
-                let mine = slot.holder == holder;
-                kept += u64::from(mine);
-                !mine || kept <= keep
-            });
+            slots.retain(|slot| slot.holder != holder || slot.number <= keep || slot.number > held);
         }
     }
 
@@ -291,8 +289,7 @@ impl Counters {
         for (entry, &held) in reservation.entries.iter().zip(costs) {
             if matches!(entry.bucket.meter(), crate::bucket::Meter::Slots) && held > 0 {
                 let slots = self.slots.entry(entry.bucket.key.clone()).or_default();
-                slots.retain(|slot| slot.holder != reservation.id);
-                slots.extend((0..held.min(MOST_SLOTS)).map(|_| Slot { holder: reservation.id, until: now + LEASE }));
+                lease(slots, reservation.id, held, now.saturating_add(LEASE).min(*until));
             }
         }
     }
@@ -327,6 +324,14 @@ impl Counters {
     fn is_empty(&self) -> bool {
         self.arrivals.is_empty() && self.spent.is_empty() && self.slots.is_empty() && self.reservations.is_empty()
     }
+}
+
+/// Takes slots number 1 to `count` for a holder; those that it has already get the new end. A lease ends with its reservation at the
+/// latest, so that an id that is used anew after that finds nothing of its old slots.
+fn lease(slots: &mut Vec<Slot>, holder: Ulid, count: Cost, until: Micros) {
+    let count = count.min(MOST_SLOTS);
+    slots.retain(|slot| slot.holder != holder || slot.number > count);
+    slots.extend((1..=count).map(|number| Slot { holder, number, until }));
 }
 
 fn signed(value: u64) -> i64 {

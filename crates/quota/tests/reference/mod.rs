@@ -19,7 +19,8 @@ pub struct Reference {
     limits: Vec<Limit>,
     arrival: BTreeMap<usize, i128>,
     spent: BTreeMap<(usize, i128), i128>,
-    slots: Vec<(usize, Ulid, i128)>,
+    /// By limit, holder and number: until.
+    slots: BTreeMap<(usize, Ulid, i128), i128>,
     /// Until, and what is held per limit; `None` when settled.
     reservations: BTreeMap<Ulid, (i128, Option<BTreeMap<usize, i128>>)>,
     /// Which period a reservation counted in.
@@ -44,7 +45,7 @@ impl Reference {
             limits,
             arrival: BTreeMap::new(),
             spent: BTreeMap::new(),
-            slots: Vec::new(),
+            slots: BTreeMap::new(),
             reservations: BTreeMap::new(),
             periods: BTreeMap::new(),
         }
@@ -115,7 +116,7 @@ impl Reference {
             self.periods.insert((id, row), period);
             match kind(&self.limits[row]) {
                 Kind::Rate => self.move_arrival(row, cost, now),
-                Kind::Slots => self.slots.extend((0..cost).map(|_| (row, id, now + LEASE))),
+                Kind::Slots => self.lease(row, id, cost, (now + LEASE).min(now + lifetime.as_micros() as i128)),
                 Kind::Budget => *self.spent.entry((row, period)).or_default() += cost,
             }
             held.insert(row, cost);
@@ -141,8 +142,8 @@ impl Reference {
             let delta = used - held.get(at).copied().unwrap_or(0);
             let period = reservation.entries[at].period.map_or(0, |period| i128::from(period.start));
             self.change(row, period, delta, now);
+            self.free(row, id, 0, held.get(at).copied().unwrap_or(0));
         }
-        self.slots.retain(|(row, holder, _)| *holder != id || !rows.contains(row));
         self.reservations.insert(id, (i128::from(reservation.expires_at) + SLACK, None));
         word
     }
@@ -153,14 +154,14 @@ impl Reference {
         if *until <= now {
             return;
         }
+        let until = *until;
         let costs: Vec<i128> = held.values().copied().collect();
         for (at, &row) in rows.iter().enumerate() {
             let cost = costs.get(at).copied().unwrap_or(0);
             if let Kind::Slots = kind(&self.limits[row])
                 && cost > 0
             {
-                self.slots.retain(|(other, holder, _)| *other != row || *holder != id);
-                self.slots.extend((0..cost).map(|_| (row, id, now + LEASE)));
+                self.lease(row, id, cost, (now + LEASE).min(until));
             }
         }
     }
@@ -180,12 +181,7 @@ impl Reference {
             }
             let period = reservation.entries[at].period.map_or(0, |period| i128::from(period.start));
             self.change(row, period, keep - held[at].1, now);
-            let mut kept = 0;
-            self.slots.retain(|(other, holder, _)| {
-                let mine = *other == row && *holder == id;
-                kept += i128::from(mine);
-                !mine || kept <= keep
-            });
+            self.free(row, id, keep, held[at].1);
             held[at].1 = keep;
         }
         self.reservations.get_mut(&id).unwrap().1 = Some(held.into_iter().collect());
@@ -193,6 +189,18 @@ impl Reference {
 
     pub fn look(&self, now: u64) -> Vec<i64> {
         (0..self.limits.len()).map(|row| self.amount(row, self.left(row, i128::from(now)))).collect()
+    }
+
+    /// Slots number 1 to `count`; a holder has each number once.
+    fn lease(&mut self, row: usize, holder: Ulid, count: i128, until: i128) {
+        for number in 1..=count {
+            self.slots.insert((row, holder, number), until);
+        }
+    }
+
+    /// Of the slots number 1 to `held`, those beyond `keep`.
+    fn free(&mut self, row: usize, holder: Ulid, keep: i128, held: i128) {
+        self.slots.retain(|(other, of, number), _| (*other, *of) != (row, holder) || *number <= keep || *number > held);
     }
 
     fn change(&mut self, row: usize, period: i128, delta: i128, now: i128) {
@@ -226,7 +234,7 @@ impl Reference {
                 let arrival = self.arrival.get(&row).copied().unwrap_or(0).max(now).min(now + most + MINUTE);
                 most - (arrival - now)
             }
-            Kind::Slots => most - self.slots.iter().filter(|(other, _, until)| *other == row && *until > now).count() as i128,
+            Kind::Slots => most - self.slots.iter().filter(|((other, ..), until)| *other == row && **until > now).count() as i128,
             Kind::Budget => most - self.spent.get(&(row, self.period_start(row, now))).copied().unwrap_or(0),
         }
     }

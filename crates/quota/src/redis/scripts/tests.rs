@@ -8,12 +8,12 @@ fn the_scripts_are_the_ones_that_were_released() {
     let digests = [&scripts.reserve, &scripts.settle, &scripts.give_back, &scripts.renew, &scripts.snapshot, &scripts.restore];
     let digests = digests.map(|script| script.digest.as_str());
     let released = [
-        "1c50e083a448d3352c1256e1e6074b39850d71d9",
-        "9e070d9d34ec7bb21c73a62aab8a5059a016da86",
-        "bfa3cb17ae3cea41d462d701c92a5e89c6492d34",
-        "c4adbaf58fc8066ffbb920ad27d91b5d5e3e5681",
-        "271e6248a6efdc899ce4daa3b12bb0708095b4c6",
-        "22a3bde958d79fbd1c4fb5f4f8592bf5b0c84f8c",
+        "dbdf52f285e35aac3523ac468c460ce8ee0bf83b",
+        "9ccdbc6662c05d70f0a3590e1f7169fccf721a30",
+        "d9097ee93cd1280666e685dbcad2a88759b1579c",
+        "9f4332d22ed7c709bfef86b0128ec1c9911490d1",
+        "d7b588cd204f314e5f8161a68837f732572ac648",
+        "d248d3542b0954754671247da836ef2bb66f8b29",
     ];
     assert_eq!(digests.as_slice(), released.as_slice(), "reserve, settle, return, renew, snapshot, restore");
 }
