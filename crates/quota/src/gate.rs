@@ -7,7 +7,7 @@ mod leases;
 mod worker;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use prometheus::Registry;
@@ -48,6 +48,12 @@ pub struct Gate {
     tending: AtomicBool,
     /// The store may not know what was spent.
     doubt: Notify,
+    /// Settlements that the store has not heard of yet.
+    untold: AtomicUsize,
+    /// The last of them was told.
+    told: Notify,
+    /// The store answers again: settlements that wait for another try need not.
+    back: Notify,
 }
 
 /// How a gate is set up.
@@ -102,6 +108,9 @@ impl Gate {
             down: AtomicBool::new(false),
             tending: AtomicBool::new(false),
             doubt: Notify::new(),
+            untold: AtomicUsize::new(0),
+            told: Notify::new(),
+            back: Notify::new(),
         });
         Ok((gate.clone(), GateWorker::new(gate, queue)))
     }
@@ -110,6 +119,23 @@ impl Gate {
     /// its spend counters are to be restored from the ledger. For one waiter; doubts while nobody waits are kept as one.
     pub async fn spend_in_doubt(&self) {
         self.doubt.notified().await;
+    }
+
+    /// Waits until the store has heard of every settlement, for so long at most. What a ledger knows includes them: a counter that is raised
+    /// to it before they arrive would count them twice.
+    pub async fn all_told(&self, patience: Duration) {
+        let told = async {
+            loop {
+                let told = self.told.notified();
+                if self.untold.load(Ordering::SeqCst) == 0 {
+                    return;
+                }
+                told.await;
+            }
+        };
+        if tokio::time::timeout(patience, told).await.is_err() {
+            tracing::debug!(settlements = self.untold.load(Ordering::SeqCst), "the store has not heard of all settlements yet");
+        }
     }
 
     /// How many edges share the store, this one included. From the last view of the control plane; counts for local mode and for the size
@@ -317,8 +343,22 @@ impl Gate {
     }
 
     fn send(&self, work: Work) {
+        let settles = work.settles();
+        if settles {
+            self.untold.fetch_add(1, Ordering::SeqCst);
+        }
         if self.work.try_send(work).is_err() {
             self.metrics.lost.inc();
+            if settles {
+                self.one_told();
+            }
+        }
+    }
+
+    /// The store has heard of a settlement, or never will.
+    fn one_told(&self) {
+        if self.untold.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.told.notify_waiters();
         }
     }
 
@@ -330,6 +370,7 @@ impl Gate {
             Ok(_) => {
                 if self.down.swap(false, Ordering::Relaxed) {
                     self.metrics.up.set(1);
+                    self.back.notify_waiters();
                     self.doubt.notify_one();
                     tracing::info!("the quota store answers again");
                 }

@@ -41,7 +41,7 @@ impl Remote {
     fn call<'a, T: Send + 'a>(&'a self, call: Pending<'a, T>) -> Pending<'a, T> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         Box::pin(async move {
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            tokio::time::sleep(ROUND_TRIP).await;
             if self.away.load(Ordering::SeqCst) {
                 return Err(StoreError::Timeout { operation: "test", millis: 50 });
             }
@@ -79,6 +79,9 @@ impl QuotaStore for Remote {
         self.store.restore(organisation, spent)
     }
 }
+
+/// What one call to [`Remote`] takes.
+const ROUND_TRIP: Duration = Duration::from_millis(2);
 
 struct Bench {
     gate: Arc<Gate>,
@@ -204,6 +207,85 @@ async fn a_budget_that_runs_out_is_spent_exactly_and_not_overrun() {
         assert_eq!(bench.used(&limits).await, [1_000_000]);
     })
     .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hot_key_mostly_waits_for_nobody_and_for_one_call_at_most() {
+    let limits = set(&[
+        Limit::new(Scope::Key, Dimension::RequestsPerMinute, 60_000),
+        Limit::new(Scope::Key, Dimension::Spend(Window::Day), u64::MAX >> 16),
+    ]);
+    bench(async |bench| {
+        let mut waits = Vec::new();
+        for number in 0..4_000 {
+            let began = Instant::now();
+            let decision = bench.gate.reserve(&bench.request(&limits, usage(100))).await;
+            // After the first second, in which nobody knows yet that the key is hot.
+            if number >= 200 {
+                waits.push(began.elapsed());
+            }
+            let Decision::Allowed(reservation) = decision else { panic!("{decision:?}") };
+            bench.gate.settle(reservation, &usage(90));
+            pause(5).await;
+        }
+        waits.sort();
+        let (p50, p99) = (waits[waits.len() / 2], waits[waits.len() * 99 / 100]);
+        println!("{} calls for {} requests; p50 {p50:?}, p99 {p99:?}, longest {:?}", bench.calls(), waits.len(), waits[waits.len() - 1]);
+        assert_eq!(p50, Duration::ZERO, "no round trip");
+        assert!(p99 <= ROUND_TRIP, "{p99:?}: more than one round trip");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn four_edges_refuse_next_to_nothing_while_a_twentieth_of_the_limit_is_left() {
+    let clock = Arc::new(Virtual { start: NOON, began: Instant::now() });
+    let remote = Arc::new(Remote { store: MemoryStore::new(clock.clone()), away: AtomicBool::new(false), calls: AtomicU64::new(0) });
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let limits = set(&[Limit::new(Scope::Key, Dimension::RequestsPerMinute, 6_000)]);
+    let (mut workers, mut edges) = (Vec::new(), Vec::new());
+    for edge in 0..4_u64 {
+        let (gate, worker) = Gate::new(remote.clone(), clock.clone(), GateOptions::default(), &Registry::new()).unwrap();
+        gate.set_live_edges(4);
+        let mut stopped = stopped.clone();
+        workers.push(worker.run(async move {
+            let _ = stopped.wait_for(|stopped| *stopped).await;
+        }));
+        let (limits, clock) = (&limits, &clock);
+        edges.push(async move {
+            let mut random = fastrand::Rng::with_seed(edge);
+            let (mut asked, mut refused) = (0_u32, 0_u32);
+            let began = Instant::now();
+            // A quarter of 95 requests a second each, by chance earlier or later.
+            while began.elapsed() < Duration::from_secs(60) {
+                let request = ReserveRequest {
+                    id: Ulid::from_parts(clock.now() / 1_000, random.u128(..)),
+                    limits,
+                    selection: limits.select("a/b", None),
+                    estimate: usage(100),
+                    lifetime: Duration::from_secs(900),
+                };
+                asked += 1;
+                match gate.reserve(&request).await {
+                    Decision::Allowed(reservation) => gate.settle(reservation, &usage(100)),
+                    Decision::Refused(_) => refused += 1,
+                }
+                pause(random.u64(20..66)).await;
+            }
+            (asked, refused)
+        });
+    }
+    let edges = async {
+        let counts = futures_util::future::join_all(edges).await;
+        stop.send_replace(true);
+        counts
+    };
+    let (counts, _) = tokio::join!(edges, futures_util::future::join_all(workers));
+    let asked: u32 = counts.iter().map(|(asked, _)| asked).sum();
+    let refused: u32 = counts.iter().map(|(_, refused)| refused).sum();
+    println!("{refused} of {asked} were refused");
+    assert!((5_500..5_720).contains(&asked), "{asked} in a minute are not 95 %");
+    assert!(refused * 20 <= asked, "{refused} of {asked} were refused though the limit had room");
 }
 
 #[tokio::test(start_paused = true)]

@@ -45,6 +45,7 @@ async fn in_doubt(shared: &Shared) {
 }
 
 async fn tell(shared: &Shared) {
+    shared.quotas.gate().all_told(TOLD_WITHIN).await;
     let (keys, state) = (shared.keys.load_full(), shared.state.load_full());
     let spent = Spent {
         own: &shared.ledger.rollups_shared(),
@@ -95,6 +96,8 @@ impl Rounds {
     }
 }
 
+/// Settlements that waited for the store are sent as soon as it is back.
+const TOLD_WITHIN: Duration = Duration::from_secs(5);
 /// Before each round. The first one leaves every edge of the region the time to notice (half a second) and to pass its journal on.
 const PAUSES: [Duration; 6] = [
     Duration::from_millis(1_500),

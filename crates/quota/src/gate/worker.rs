@@ -39,6 +39,11 @@ pub(super) struct Refill {
 }
 
 impl Work {
+    /// It tells the store what was used.
+    pub(super) fn settles(&self) -> bool {
+        matches!(self, Self::Settle(_) | Self::Duty(Duty::Settle(_)))
+    }
+
     pub(super) fn refill(owner: Owner, request: &ReserveRequest<'_>) -> Self {
         Self::Refill(Box::new(Refill {
             owner,
@@ -100,6 +105,7 @@ impl GateWorker {
             }
         }
         gate.wallets.drain(&mut duties);
+        gate.untold.fetch_add(duties.iter().filter(|duty| matches!(duty, Duty::Settle(_))).count(), Ordering::SeqCst);
         running.extend(duties.drain(..).map(|duty| gate.perform(Work::Duty(duty))));
         self.queue.close();
         let rest = async {
@@ -128,6 +134,7 @@ impl Gate {
     fn tend(&self, duties: &mut Vec<Duty>) {
         let now = self.now();
         self.wallets.tend(now, duties);
+        self.untold.fetch_add(duties.iter().filter(|duty| matches!(duty, Duty::Settle(_))).count(), Ordering::SeqCst);
         self.leases.due(now, |reservation| match reservation.mode {
             crate::Mode::Local | crate::Mode::Open => self.local.renew(reservation, now),
             crate::Mode::Exact | crate::Mode::Slice => duties.push(Duty::Renew(reservation.clone())),
@@ -136,7 +143,10 @@ impl Gate {
 
     async fn perform(&self, work: Work) {
         match work {
-            Work::Settle(settlement) | Work::Duty(Duty::Settle(settlement)) => self.settle_until_known(&settlement).await,
+            Work::Settle(settlement) | Work::Duty(Duty::Settle(settlement)) => {
+                self.settle_until_known(&settlement).await;
+                self.one_told();
+            }
             Work::Duty(Duty::Return(slice, keep)) => {
                 // Not repeated: the next return, or the slice's settlement, gives back what this did not.
                 if let Err(error) = self.timed("return_slice", self.store.return_slice(&slice, &keep)).await {
@@ -151,7 +161,14 @@ impl Gate {
             Work::Tend => {
                 match self.timed("tend", self.store.tend()).await {
                     Ok(false) => {}
-                    Ok(true) => self.doubt.notify_one(),
+                    Ok(true) => {
+                        // What was bought from the server before may be lost: what was spent of it is told now, and not once the counters
+                        // were raised to a ledger that includes it.
+                        let mut duties = Vec::new();
+                        self.wallets.drain(&mut duties);
+                        duties.into_iter().for_each(|duty| self.send(Work::Duty(duty)));
+                        self.doubt.notify_one();
+                    }
                     Err(error) => tracing::debug!(%error, "the quota store is away"),
                 }
                 self.tending.store(false, Ordering::Relaxed);
@@ -182,7 +199,11 @@ impl Gate {
                         tracing::warn!(detail, "a settlement was not understood by the store: the usage journal has it");
                         return self.metrics.lost.inc();
                     }
-                    Err(_) => tokio::time::sleep(pause).await,
+                    // Either only ends the pause.
+                    Err(_) => tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        () = self.back.notified() => {}
+                    },
                 }
                 pause = (pause * 2).min(PAUSES.1);
             }
