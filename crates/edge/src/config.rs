@@ -118,7 +118,7 @@ pub enum StoreConfig {
 }
 
 /// Records and sums of generations. A later start continues where an earlier one ended when both have the same directory.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct LedgerConfig {
     /// Where the journal and the file of sums are; `None` keeps sums in memory only, until the process ends.
     pub directory: Option<PathBuf>,
@@ -139,6 +139,8 @@ pub struct LedgerConfig {
     pub retention: Retention,
     /// Files of records for a warehouse; needs a directory.
     pub export: Option<ExportConfig>,
+    /// The same records in an object store; needs a directory.
+    pub objects: Option<ObjectsConfig>,
     /// Where prompts and answers of keys that opted in go; `None` stores nothing for anybody.
     pub content: Option<ContentConfig>,
 }
@@ -152,6 +154,33 @@ pub struct ExportConfig {
     pub rotate_bytes: u64,
     /// And when it is this old.
     pub rotate_every: Duration,
+}
+
+/// Objects of records in a bucket of an S3-compatible store, in the form of the files of [`ExportConfig`].
+#[derive(Debug, Clone)]
+pub struct ObjectsConfig {
+    /// The bucket.
+    pub bucket: String,
+    /// What every object's name begins with, without a slash at its ends; may be empty.
+    pub prefix: String,
+    /// The store's region, part of every signature.
+    pub region: String,
+    /// `https://host:port` of a store that is not Amazon's; `None` asks `s3.<region>.amazonaws.com`.
+    pub endpoint: Option<String>,
+    /// A PEM file with authorities that are trusted beside the system's.
+    pub extra_roots: Option<PathBuf>,
+    /// Who asks.
+    pub access_key_id: SecretString,
+    /// What signs.
+    pub secret_access_key: SecretString,
+    /// Of temporary credentials.
+    pub session_token: Option<SecretString>,
+    /// An object is finished when it holds this many bytes before compression.
+    pub rotate_bytes: u64,
+    /// And when it is this old.
+    pub rotate_every: Duration,
+    /// Finished objects that the store has not taken wait on the disk up to this many bytes; beyond it records wait in the journal.
+    pub waiting_bytes: u64,
 }
 
 /// Files of prompts and answers.
@@ -173,6 +202,7 @@ impl Default for LedgerConfig {
             checkpoint: Duration::from_millis(250),
             retention: Retention::default(),
             export: None,
+            objects: None,
             content: None,
         }
     }

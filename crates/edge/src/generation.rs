@@ -21,8 +21,8 @@ use crate::content::Captured;
 use crate::context::RequestContext;
 use crate::error::EdgeError;
 use crate::generations::past::Past;
-use crate::ledger::{Closing, Ledger, Live, Note, Opening};
-use crate::quota::Held;
+use crate::ledger::{Closing, Holding, Ledger, Live, Note, Opening};
+use crate::quota::{Held, Owed};
 use crate::shared::Shared;
 use crate::state::{RoutingState, Target};
 use crate::trace::{self, RequestTrace};
@@ -257,6 +257,11 @@ impl Generation {
         let target = self.state.target(current.plan.endpoint);
         let place = (&*target.model, target.provider.info.slug.as_str());
         current.held = self.shared.quotas.reserve_attempt(limits, &self.caller, place, current.plan.number).await?;
+        if let Some(reservation) = current.held.as_ref().and_then(|held| held.to_remember()) {
+            let (context, provider_name) = (Arc::clone(&self.context), Arc::clone(&target.provider.name));
+            // Lost when the journal has no room, which it counts.
+            let _ = self.shared.ledger.note(Note::Holding(Box::new(Holding { context, provider_name, reservation })));
+        }
         Ok(())
     }
 
@@ -436,28 +441,24 @@ impl Generation {
             micro_dollars: crate::quota::micro_dollars(bill.toll.charged),
             free: self.held.reservation().is_some_and(crate::quota::was_free),
         };
-        let owed = self.held.settle(used);
-        let settled_later = owed.is_some() | self.close_attempt(used);
-        if settled_later {
+        let (owed, owed_by_attempt) = (self.held.settle(used), self.close_attempt(used));
+        if owed.is_some() || owed_by_attempt.is_some() {
             self.caller.ended_at.store(self.shared.clock.unix_micros(), Ordering::Relaxed);
         }
         let ledger: &Ledger = &self.shared.ledger;
-        if let Err(Note::Ended(closing)) = ledger.note(Note::Ended(Box::new(Closing { past, owed })))
-            && let Some(owed) = closing.owed
-        {
-            self.held.settle_anyway(owed);
+        if let Err(Note::Ended(closing)) = ledger.note(Note::Ended(Box::new(Closing { past, owed, owed_by_attempt }))) {
+            for owed in closing.owed.into_iter().chain(closing.owed_by_attempt) {
+                self.held.settle_anyway(owed);
+            }
         }
     }
 
-    /// Settles what the serving attempt holds of limits for its provider; true when a remote store hears of it later. The journal knows
-    /// nothing of these: after the sudden end of this process they expire as consumed.
-    fn close_attempt(&mut self, used: tidegate_quota::Usage) -> bool {
+    /// Settles what the serving attempt holds of limits for its provider; what has to wait for the record is given back.
+    fn close_attempt(&mut self, used: tidegate_quota::Usage) -> Option<Owed> {
         let held = self.current.as_mut().and_then(|current| current.held.take()).or_else(|| self.held_by_last.take());
-        let Some(mut held) = held else { return false };
+        let mut held = held?;
         let free = held.reservation().is_some_and(crate::quota::was_free);
-        let Some(owed) = held.settle(tidegate_quota::Usage { free, ..used }) else { return false };
-        held.settle_anyway(owed);
-        true
+        held.settle(tidegate_quota::Usage { free, ..used })
     }
 
     pub(crate) fn times(&self) -> &Times {

@@ -12,6 +12,7 @@ mod files;
 mod frame;
 mod live;
 mod metrics;
+mod objects;
 mod recover;
 pub(crate) mod region;
 mod segment;
@@ -39,6 +40,7 @@ use crate::context::RequestContext;
 use crate::generations::past::Past;
 use crate::quota::{Owed, micro_dollars, was_free};
 use crate::state::RoutingState;
+use files::Purpose;
 pub(crate) use live::Live;
 use metrics::Dropped;
 pub(crate) use metrics::LedgerMetrics;
@@ -58,6 +60,7 @@ pub(crate) struct Ledger {
 /// What a request has to say.
 pub(crate) enum Note {
     Begun(Box<Opening>),
+    Holding(Box<Holding>),
     Ended(Box<Closing>),
     /// Write what there is and end.
     Stop,
@@ -74,18 +77,28 @@ pub(crate) struct Opening {
     pub(crate) reservation: Option<Reservation>,
 }
 
+/// An attempt of an open request reserved something of limits that name its provider.
+pub(crate) struct Holding {
+    pub(crate) context: Arc<RequestContext>,
+    /// As records call it.
+    pub(crate) provider_name: Arc<str>,
+    pub(crate) reservation: Reservation,
+}
+
 /// A request that has ended.
 pub(crate) struct Closing {
     pub(crate) past: Arc<Past>,
     /// Settled once the record is written.
     pub(crate) owed: Option<Owed>,
+    /// The same for what the attempt that served held of limits that name its provider.
+    pub(crate) owed_by_attempt: Option<Owed>,
 }
 
 /// What an earlier process left to be done.
 #[derive(Debug, Default)]
 pub(crate) struct Unfinished {
-    /// Requests that it had open, as records that are in the journal now, with their reservations.
-    pub(crate) open: Vec<(Generation, Option<Reservation>)>,
+    /// Of requests that it had open, which are records in the journal now.
+    pub(crate) open: Vec<Settlement>,
     /// Records whose reservation may not have been settled.
     pub(crate) unsettled: Vec<GenerationRecord>,
 }
@@ -93,12 +106,12 @@ pub(crate) struct Unfinished {
 impl Unfinished {
     /// What a store that knows of the reservations has to be told.
     pub(crate) fn settlements(self) -> impl Iterator<Item = Settlement> {
-        let open = self.open.into_iter().filter_map(|(generation, reservation)| Some(settlement(&generation, reservation?)));
-        let unsettled = self.unsettled.into_iter().filter_map(|record| {
-            let reservation = writer::reservation_of(&record.reservation)?;
-            Some(settlement(&Generation::try_from(record).ok()?, reservation))
+        let unsettled = self.unsettled.into_iter().flat_map(|record| {
+            let held = [&record.reservation, &record.attempt_reservation].map(|bytes| writer::reservation_of(bytes));
+            let generation = Generation::try_from(record).ok();
+            held.into_iter().flatten().filter_map(move |reservation| Some(settlement(generation.as_ref()?, reservation)))
         });
-        open.chain(unsettled)
+        self.open.into_iter().chain(unsettled)
     }
 }
 
@@ -146,7 +159,11 @@ impl Ledger {
             unfinished.open = writer.open_files(directory, end, &recovered, &mut threads)?;
             if let Some(export) = &config.export {
                 let path = config.directory.clone().unwrap_or_default();
-                threads.push(files::start(path, export.clone(), clock, Arc::clone(&progress), metrics.clone())?);
+                threads.push(files::start(path, export.clone(), Purpose::files(), clock, Arc::clone(&progress), metrics.clone())?);
+            }
+            if let Some(objects) = &config.objects {
+                let path = config.directory.clone().unwrap_or_default();
+                objects::start(path, objects, clock, &progress, &metrics, &mut threads)?;
             }
         }
         threads.push(std::thread::Builder::new().name("ledger".to_owned()).spawn(move || writer.run())?);

@@ -1,12 +1,14 @@
-//! `GET /usage` of the operations port: the sums of this edge, for `tidegate usage`.
+//! `GET /usage` of the operations port: the sums of this edge's region where it has a ledger of its own, else of this edge, for
+//! `tidegate usage`. The answer says which of them it is, so that nobody adds a region up twice.
 //!
-//! Without authentication, as everything there: it is for operators, who add several edges up by asking each.
+//! Without authentication, as everything there: it is for operators.
 
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 use tidegate_ledger::{Facet, Filter, Period, Row, Sums, UnixMillis};
-use tidegate_runtime::ops::{OpsResponse, OpsRoute};
+use tidegate_quota::StoreError;
+use tidegate_runtime::ops::{OpsAnswer, OpsResponse, OpsRoute};
 
 use crate::handler::percent_decoded;
 use crate::shared::Shared;
@@ -14,17 +16,21 @@ use crate::shared::Shared;
 /// The route.
 pub(crate) fn route(shared: &Arc<Shared>) -> OpsRoute {
     let shared = Arc::clone(shared);
-    OpsRoute::new(
+    OpsRoute::asking(
         "/usage",
-        "what was used and charged, by ?by=model,provider,endpoint,key,organisation,workspace,app,region",
+        "what the region was used for and charged, by ?by=model,provider,endpoint,key,organisation,workspace,app,region; ?scope=edge: by this edge",
         move |request| {
             if request.path != "/usage" {
                 return None;
             }
             let text = |name: &str| request.parameter(name).map(percent_decoded).filter(|text| !text.is_empty());
-            Some(match Question::read(text).map(|question| question.answer(&shared)) {
-                Ok(answer) => OpsResponse::json(200, answer.to_string()),
-                Err(reason) => OpsResponse::json(400, json!({ "error": reason }).to_string()),
+            Some(match Question::read(text) {
+                Ok(question) if question.of_region && shared.sums.region().is_some() => {
+                    let shared = Arc::clone(&shared);
+                    OpsAnswer::Later(Box::pin(async move { question.answer_for_region(&shared).await }))
+                }
+                Ok(question) => OpsAnswer::Now(OpsResponse::json(200, question.answer(&shared).to_string())),
+                Err(reason) => OpsAnswer::Now(OpsResponse::json(400, json!({ "error": reason }).to_string())),
             })
         },
     )
@@ -35,6 +41,8 @@ struct Question {
     by: Vec<Facet>,
     period: PeriodName,
     filter: Filter,
+    /// Of the region, where there is a ledger of it.
+    of_region: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +65,11 @@ impl Question {
             Some("all") => PeriodName::All,
             Some(other) => return Err(format!("`{other}` is not a period: `hour`, `day` or `all`")),
         };
+        let of_region = match text("scope").as_deref() {
+            None | Some("region") => true,
+            Some("edge") => false,
+            Some(other) => return Err(format!("`{other}` is not a scope: `region` or `edge`")),
+        };
         let number = |name: &str| match text(name) {
             None => Ok(0),
             Some(value) => value.parse().map_err(|_| format!("`{name}` is the number of an hour or day since 1970")),
@@ -68,13 +81,41 @@ impl Question {
             from: number("from")?,
             until: number("until")?,
         };
-        Ok(Self { by, period, filter })
+        Ok(Self { by, period, filter, of_region })
     }
 
     fn answer(&self, shared: &Shared) -> Value {
         let rollups = shared.ledger.rollups();
-        let mut rows = if self.period == PeriodName::Hour { rollups.hours(&self.filter) } else { rollups.days(&self.filter) };
+        let rows = if self.period == PeriodName::Hour { rollups.hours(&self.filter) } else { rollups.days(&self.filter) };
         drop(rollups);
+        self.shown(shared, rows, "edge")
+    }
+
+    async fn answer_for_region(&self, shared: &Shared) -> OpsResponse {
+        match self.rows_of_region(shared).await {
+            Ok(rows) => OpsResponse::json(200, self.shown(shared, rows, "region").to_string()),
+            Err(error) => {
+                let reason = format!("{error}; `scope=edge` asks for what this edge alone has served");
+                OpsResponse::json(503, json!({ "error": reason }).to_string())
+            }
+        }
+    }
+
+    async fn rows_of_region(&self, shared: &Shared) -> Result<Vec<Row>, StoreError> {
+        let Some(region) = shared.sums.region() else { return Ok(Vec::new()) };
+        let (now, retention) = (shared.clock.unix_millis(), shared.config.ledger.retention);
+        let (this, kept) = match self.period {
+            PeriodName::Hour => (Period::hour_of(now).number(), retention.hours),
+            PeriodName::Day | PeriodName::All => (Period::day_of(now).number(), retention.days),
+        };
+        let last = if self.filter.until == 0 { this } else { this.min(self.filter.until.saturating_sub(1)) };
+        let periods = self.filter.from.max(this.saturating_sub(kept))..=last;
+        let periods = periods.map(|number| if self.period == PeriodName::Hour { Period::Hour(number) } else { Period::Day(number) });
+        region.everybody(&self.filter, &periods.collect::<Vec<_>>()).await
+    }
+
+    /// `scope` says whose sums these are.
+    fn shown(&self, shared: &Shared, mut rows: Vec<Row>, scope: &str) -> Value {
         if self.period == PeriodName::All {
             for row in &mut rows {
                 row.period = Period::Total;
@@ -84,6 +125,7 @@ impl Question {
         let total = Row::sum(&rows);
         json!({
             "region": &*shared.region,
+            "scope": scope,
             "rows": rows.iter().map(|row| self.row(row)).collect::<Vec<Value>>(),
             "total": sums(&total),
         })

@@ -3,6 +3,7 @@
 //! Nothing is rounded on the way. What a newer version wrote and this one does not know (an ending, a kind of call) is an error, because
 //! a record that is counted wrongly is worse than one that is reported.
 
+mod entry;
 mod rollup;
 
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use thiserror::Error;
 use tidegate_ledger::{ApiType, AttemptRecord, Charge, Ending, Generation, Money, Usage};
 
+pub use self::entry::encode_ended;
 use crate::v1;
 
 /// Why a message is not a record.
@@ -32,10 +34,15 @@ pub enum RecordError {
 }
 
 /// Pico-dollars in a dollar.
-const PICO: i128 = 1_000_000_000_000;
+const PICO: i128 = SMALL_PICO as i128;
+const SMALL_PICO: i64 = 1_000_000_000_000;
 
 impl From<Money> for v1::Amount {
     fn from(amount: Money) -> Self {
+        if let Ok(small) = i64::try_from(amount.picodollars()) {
+            // Below nine million dollars, as all amounts of one request are: a division in one instruction.
+            return Self { dollars: small / SMALL_PICO, picodollars: small % SMALL_PICO };
+        }
         let (dollars, picodollars) = (amount.picodollars() / PICO, amount.picodollars() % PICO);
         // Nine quintillion dollars: no sum of charges reaches it.
         let dollars = i64::try_from(dollars).unwrap_or(if dollars < 0 { i64::MIN } else { i64::MAX });
@@ -150,6 +157,7 @@ impl From<&Generation> for v1::GenerationRecord {
             recovered: record.recovered,
             attempts: record.attempts.iter().map(Into::into).collect(),
             reservation: Default::default(),
+            attempt_reservation: Default::default(),
         }
     }
 }

@@ -11,7 +11,7 @@ mod problem;
 mod resource;
 
 pub use health::region_verdict;
-pub use ledger::RecordError;
+pub use ledger::{RecordError, encode_ended};
 pub use problem::Problem;
 pub use resource::{Digest, Kind, ResourceMap, UnknownKind};
 

@@ -2,13 +2,14 @@
 //!
 //! Plain HTTP/1.1 on a loopback or cluster-internal address, answered on whatever runtime it was started on, so that a busy data
 //! plane does not make a process look dead. There is no authentication and hence nothing secret: bodies, keys and credentials never
-//! get here. Roles add routes of their own; a route answers from memory and does not wait.
+//! get here. Roles add routes of their own.
 
 mod process;
 mod readiness;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,7 +73,18 @@ impl OpsResponse {
 }
 
 /// Answers a request, or leaves it to the next route.
-pub type OpsHandler = Arc<dyn Fn(&OpsRequest) -> Option<OpsResponse> + Send + Sync>;
+pub type OpsHandler = Arc<dyn Fn(&OpsRequest) -> Option<OpsAnswer> + Send + Sync>;
+
+/// A route's answer.
+pub enum OpsAnswer {
+    /// From memory.
+    Now(OpsResponse),
+    /// From somewhere that has to be asked; whoever asks bounds the time.
+    Later(OpsPending),
+}
+
+/// An answer on its way.
+pub type OpsPending = Pin<Box<dyn Future<Output = OpsResponse> + Send>>;
 
 /// A route that a role adds.
 #[derive(Clone)]
@@ -81,15 +93,23 @@ pub struct OpsRoute {
     pub path_prefix: &'static str,
     /// What is found there, for the list at `/`.
     pub about: &'static str,
-    /// Answers from memory, at once. It may refuse by `None`.
+    /// It may refuse by `None`.
     pub handler: OpsHandler,
 }
 
 impl OpsRoute {
-    /// A route for the paths that begin with `path_prefix`.
+    /// A route for the paths that begin with `path_prefix`, which answers from memory.
     pub fn new<F>(path_prefix: &'static str, about: &'static str, handler: F) -> Self
     where
         F: Fn(&OpsRequest) -> Option<OpsResponse> + Send + Sync + 'static,
+    {
+        Self { path_prefix, about, handler: Arc::new(move |request| handler(request).map(OpsAnswer::Now)) }
+    }
+
+    /// A route that may have to ask somebody.
+    pub fn asking<F>(path_prefix: &'static str, about: &'static str, handler: F) -> Self
+    where
+        F: Fn(&OpsRequest) -> Option<OpsAnswer> + Send + Sync + 'static,
     {
         Self { path_prefix, about, handler: Arc::new(handler) }
     }
@@ -169,8 +189,13 @@ async fn serve_connection(stream: TcpStream, operations: Arc<Operations>, shutdo
     // One small answer per request: without this, Nagle's algorithm may hold it back.
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request: Request<Incoming>| {
-        let response = operations.answer(&request);
-        async move { Ok::<_, Infallible>(response) }
+        let operations = Arc::clone(&operations);
+        let asked = OpsRequest {
+            method: request.method().clone(),
+            path: request.uri().path().to_owned(),
+            query: request.uri().query().unwrap_or_default().to_owned(),
+        };
+        async move { Ok::<_, Infallible>(operations.answer(&asked).await) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -192,12 +217,7 @@ async fn serve_connection(stream: TcpStream, operations: Arc<Operations>, shutdo
 }
 
 impl Operations {
-    fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
-        let asked = OpsRequest {
-            method: request.method().clone(),
-            path: request.uri().path().to_owned(),
-            query: request.uri().query().unwrap_or_default().to_owned(),
-        };
+    async fn answer(&self, asked: &OpsRequest) -> Response<Full<Bytes>> {
         let own = match asked.path.as_str() {
             "/" => Some(self.list()),
             "/metrics" => Some(self.metrics()),
@@ -211,9 +231,12 @@ impl Operations {
             }
             return into_http(response);
         }
-        let response =
-            self.routes.iter().filter(|route| asked.path.starts_with(route.path_prefix)).find_map(|route| (route.handler)(&asked));
-        into_http(response.unwrap_or_else(|| OpsResponse::text(404, "nothing here; / lists what there is\n")))
+        let answer = self.routes.iter().filter(|route| asked.path.starts_with(route.path_prefix)).find_map(|route| (route.handler)(asked));
+        into_http(match answer {
+            Some(OpsAnswer::Now(response)) => response,
+            Some(OpsAnswer::Later(response)) => response.await,
+            None => OpsResponse::text(404, "nothing here; / lists what there is\n"),
+        })
     }
 
     fn list(&self) -> OpsResponse {

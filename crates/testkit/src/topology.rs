@@ -12,7 +12,7 @@ use tidegate_edge::config::{
     MeshConfig, ModelConfig, OrganisationConfig, PresetConfig, ProviderConfig, QuotaConfig, RuntimeModel, UpstreamHttp, WorkerConfig,
     WorkspaceConfig,
 };
-use tidegate_edge::{Edge, Services};
+use tidegate_edge::{Edge, Services, StartError};
 use tidegate_ledger::{PriceTable, Rate};
 use tidegate_provider_sim::{Sim, SimHandle, SimSpec};
 use tidegate_routing::{DataPolicy, ModalitySet, ParameterSet, Quantization, Settings, Tier};
@@ -168,11 +168,19 @@ impl Topology {
 
     /// Starts everything.
     pub async fn start(self) -> Mesh {
+        self.try_start().await.expect("the edge starts")
+    }
+
+    /// The same for an edge that may not be able to.
+    ///
+    /// # Errors
+    /// Why it does not start.
+    pub async fn try_start(self) -> Result<Mesh, StartError> {
         let Parts { edge, mesh, sims, services } = self.build();
         let config = mesh;
-        let edge = Box::pin(Edge::start(edge, config.clone(), services)).await.expect("the edge starts");
+        let edge = Box::pin(Edge::start(edge, config.clone(), services)).await?;
         let caller = Caller::new(edge.bound().listeners[0].1).with_key(KEY);
-        Mesh { edge, caller, sims, config }
+        Ok(Mesh { edge, caller, sims, config })
     }
 
     /// Starts the providers, and says what an edge in front of them is told.

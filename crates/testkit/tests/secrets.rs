@@ -5,7 +5,9 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tidegate_edge::config::{AccessLogConfig, CredentialConfig, KeyConfig, MeshConfig, PresetConfig};
+use tidegate_edge::config::{
+    AccessLogConfig, ContentConfig, CredentialConfig, ExportConfig, KeyConfig, LedgerConfig, MeshConfig, PresetConfig,
+};
 use tidegate_testkit::raw::{RawUpstream, completion};
 use tidegate_testkit::{Answer, Event, Mesh, Topology, chat, key, stream};
 use tidegate_wire::{AuthScheme, Dialect};
@@ -218,6 +220,74 @@ async fn what_comes_in_does_not_come_out_elsewhere() {
     let logged = log.text();
     assert!(logged.contains("tidegate_edge"), "something was logged at all: {logged}");
     clean("the log", &logged);
+}
+
+/// Everything below a directory, exports unpacked.
+fn kept(directory: &std::path::Path) -> String {
+    let mut text = String::new();
+    for entry in std::fs::read_dir(directory).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            text.push_str(&kept(&path));
+            continue;
+        }
+        let bytes = std::fs::read(&path).expect("a file");
+        let packed = path.extension().is_some_and(|extension| extension == "zst");
+        let bytes = if packed { zstd::decode_all(bytes.as_slice()).expect("zstd") } else { bytes };
+        text.push_str(&String::from_utf8_lossy(&bytes));
+    }
+    text
+}
+
+#[tokio::test]
+async fn journal_and_exports_hold_no_secret_and_content_is_where_it_belongs() {
+    const OPTED: &str = "canary-opted-prompt-6e6e6e";
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (records, exports, content) = (directory.path().join("ledger"), directory.path().join("export"), directory.path().join("content"));
+    let ledger = LedgerConfig {
+        directory: Some(records.clone()),
+        checkpoint: std::time::Duration::from_millis(5),
+        export: Some(ExportConfig { directory: exports.clone(), rotate_bytes: 4_000, rotate_every: std::time::Duration::from_secs(3600) }),
+        content: Some(ContentConfig { directory: content.clone() }),
+        ..LedgerConfig::default()
+    };
+    let mesh = Topology::new().provider("openai", |_| {}).with(|topology| topology.ledger = ledger).start().await;
+    let mut config = secretive(&mesh.config);
+    config.keys[1].store_content = true;
+    mesh.edge.reload(config.clone()).expect("a good configuration");
+    for fault in ["", "cut=3", "status=401", "malformed"] {
+        mesh.edge
+            .reload(renamed(MeshConfig { revision: config.revision + 1, ..config.clone() }, &format!("account{fault}")))
+            .expect("a good configuration");
+        config.revision += 1;
+        for (key, prompt) in [(CALLER_KEY, PROMPT), (RAW_KEY, OPTED)] {
+            for streamed in [false, true] {
+                let script =
+                    if fault.is_empty() { tidegate_provider_sim::Script::text("canary-answer") } else { fault.parse().expect("a script") };
+                mesh.sim("openai").push_script(script);
+                let mut request = marked(streamed);
+                request["messages"][0]["content"] = json!(prompt);
+                request["model"] = json!("m@preset/careful");
+                caller(&mesh, key).post("/v1/chat/completions", &request).await;
+            }
+        }
+    }
+    mesh.edge.shutdown().await;
+    let secrets = [CALLER_KEY, RAW_KEY, CREDENTIAL, PEPPER, "canary-cookie", "canary-header-value"];
+    let words =
+        ["canary-answer", "canary-preset", "canary-stop-word", "canary-metadata", "canary_tool", "canary-unknown", "canary-opted", PROMPT];
+    for (what, place) in [("the journal", &records), ("an export", &exports)] {
+        let text = kept(place);
+        assert!(text.contains("gen-"), "{what} is there");
+        for word in secrets.iter().chain(&words) {
+            assert!(!text.contains(word), "{what} holds {word}");
+        }
+    }
+    let stored = kept(&content);
+    assert!(stored.contains(OPTED) && stored.contains("canary-answer"), "what was opted into is stored");
+    for word in secrets.iter().chain([&PROMPT]) {
+        assert!(!stored.contains(word), "the stored content holds {word}");
+    }
 }
 
 #[tokio::test]

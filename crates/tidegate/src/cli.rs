@@ -315,7 +315,10 @@ pub(crate) struct UsageArgs {
     /// Print comma-separated values with a head line.
     #[arg(long)]
     pub(crate) csv: bool,
-    /// Operations port of an edge; may be given several times.
+    /// Only what the asked edges themselves have served, also where their region has a ledger.
+    #[arg(long)]
+    pub(crate) edge: bool,
+    /// Operations port of an edge; may be given several times: one for each region with a ledger in Redis, or every edge where there is none.
     #[arg(long, default_value = "http://127.0.0.1:9090", value_hint = ValueHint::Url)]
     pub(crate) url: Vec<String>,
 }

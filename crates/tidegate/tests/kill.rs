@@ -85,7 +85,8 @@ impl Edge {
         wait_for(|| {
             let key = self.key();
             let limits = key["tidegate"]["limits"].as_array()?;
-            limits.iter().any(|limit| limit["dimension"] == "concurrent" && limit["used"] == 0).then_some(())
+            let mut slots = limits.iter().filter(|limit| limit["dimension"] == "concurrent");
+            slots.all(|limit| limit["used"] == 0).then_some(())
         });
     }
 }
@@ -143,7 +144,8 @@ fn config(directory: &Path, sim: &SimHandle, redis: Option<u16>) -> String {
          providers:\n  sim: {{base_url: \"http://{}/v1\", dialect: openai-chat, allow_plain_http: true, allow_private_addresses: true, \
          credentials: [env:KILL_TEST_KEY]}}\n\
          models: {{sim/m: {{}}}}\nendpoints:\n  - {{provider: sim, model: sim/m, context_length: 8000, prices: {{prompt: 1, completion: 1}}}}\n\
-         keys:\n  k: {{digest: \"blake3:{digest}\", limits: [{{spend_total: {BUDGET}}}, {{concurrent_requests: 1}}]}}\n",
+         keys:\n  k: {{digest: \"blake3:{digest}\", limits: [{{spend_total: {BUDGET}}}, {{concurrent_requests: 1}}, \
+         {{spend_total: {BUDGET}, provider: sim}}, {{concurrent_requests: 1, provider: sim}}]}}\n",
         directory.join("ledger").display(),
         directory.join("export").display(),
         sim.addr(),
@@ -211,7 +213,12 @@ fn agrees(edge: &Edge, sim: &SimHandle, requests: u64, rate: Rate) {
     loop {
         let key = edge.key();
         let left = money(&key["limit_remaining"]);
-        if money(&key["usage"]) == charged && Money::parse_usd(BUDGET).unwrap() - left == charged {
+        // That of the key, and that of the key at this provider.
+        let limits = key["tidegate"]["limits"].as_array().unwrap();
+        let budgets: Vec<Money> =
+            limits.iter().filter(|limit| limit["dimension"] == "spend_total").map(|limit| money(&limit["used"])).collect();
+        let counted = budgets.len() == 2 && budgets.iter().all(|used| *used == charged);
+        if money(&key["usage"]) == charged && Money::parse_usd(BUDGET).unwrap() - left == charged && counted {
             return;
         }
         assert!(start.elapsed() < PATIENCE, "charged {charged}, {left} left: {key}");

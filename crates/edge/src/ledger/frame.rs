@@ -25,10 +25,15 @@ pub(crate) enum Frame {
 
 /// Appends a message as a frame.
 pub(crate) fn append(out: &mut Vec<u8>, message: &impl Message) {
+    // Writing to a Vec cannot fail.
+    append_with(out, |out| message.encode(out).unwrap_or_default());
+}
+
+/// Appends what is written as a frame.
+pub(crate) fn append_with(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     out.extend_from_slice(&[0; HEAD]);
-    // Writing to a Vec cannot fail.
-    let _ = message.encode(out);
+    write(out);
     let payload = &out[start + HEAD..];
     let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
     let check = checksum(payload);

@@ -19,6 +19,10 @@ pub(crate) struct LedgerMetrics {
     /// Records that a receiver did not get before the journal had to forget them.
     lost: IntCounterVec,
     pub(crate) exported: IntCounterVec,
+    /// Objects that were put into the store, by whether it took them.
+    pub(crate) objects: IntCounterVec,
+    /// Finished objects that the store has not taken, bytes.
+    pub(crate) objects_waiting: IntGauge,
 }
 
 /// Why an entry was lost.
@@ -51,6 +55,9 @@ impl LedgerMetrics {
         let help = "Bytes of answer that the journal has noted as delivered by requests that are still open.";
         let noted = IntGauge::new("tidegate_ledger_noted_bytes", help)?;
         registry.register(Box::new(noted.clone()))?;
+        let objects_waiting =
+            IntGauge::new("tidegate_ledger_objects_waiting_bytes", "Finished objects of records that the object store has not taken.")?;
+        registry.register(Box::new(objects_waiting.clone()))?;
         let counter = |name: &str, help: &str| -> prometheus::Result<IntCounter> {
             let counter = IntCounter::new(name, help)?;
             registry.register(Box::new(counter.clone()))?;
@@ -75,7 +82,13 @@ impl LedgerMetrics {
                 "Journal segments that were removed before a receiver had read them.",
                 "receiver",
             )?,
-            exported: labelled("tidegate_ledger_exported_total", "Records that were passed on.", "receiver")?,
+            exported: labelled(
+                "tidegate_ledger_exported_total",
+                "Records that were passed on; for `objects`, that stand in a finished object.",
+                "receiver",
+            )?,
+            objects: labelled("tidegate_ledger_objects_total", "Objects of records that were sent to the object store.", "result")?,
+            objects_waiting,
         };
         for reason in [Dropped::QueueFull, Dropped::Shutdown] {
             metrics.dropped.with_label_values(&[reason.as_str()]);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use tidegate_ledger::{ApiType, Charge, Ending, Generation, Money, Rollups, Usage};
 use tidegate_proto::v1::journal_entry::Entry;
-use tidegate_proto::v1::{Begun, Delivered, GenerationRecord};
+use tidegate_proto::v1::{Begun, Delivered, GenerationRecord, Holding};
 
 use super::segment::{self, Item, Position, SegmentReader};
 use super::sums::{self, Sums};
@@ -23,6 +23,8 @@ pub(crate) struct Recovered {
     pub(crate) rollups: Rollups,
     /// Requests that had begun and not ended.
     pub(crate) open: Vec<(Begun, Option<Delivered>)>,
+    /// What attempts of the open ones have reserved, by the request's id, in the order in which they did.
+    pub(crate) holding: HashMap<String, Vec<Holding>>,
     /// Records of which it is not known whether their reservation was settled with the counting store.
     pub(crate) unsettled: Vec<GenerationRecord>,
     /// Where the journal ends.
@@ -39,18 +41,23 @@ pub(crate) struct Recovered {
 #[derive(Default)]
 struct Reading {
     open: HashMap<String, (Begun, Option<Delivered>)>,
+    holding: HashMap<String, Vec<Holding>>,
     unsettled: HashMap<String, GenerationRecord>,
 }
 
 /// Reads a directory.
 pub(crate) fn recover(directory: &Path) -> io::Result<Recovered> {
     let numbers = segment::numbers(directory)?;
-    let Sums { position, rollups, open, unsettled } = sums::read(directory)?.unwrap_or_default();
+    let Sums { position, rollups, open, holding, unsettled } = sums::read(directory)?.unwrap_or_default();
     let mut found = Recovered { rollups, end: position, ..Recovered::default() };
     let mut reading = Reading {
         open: open.into_iter().map(|(begun, delivered)| (begun.id.clone(), (begun, delivered))).collect(),
+        holding: HashMap::new(),
         unsettled: unsettled.into_iter().map(|record| (record.id.clone(), record)).collect(),
     };
+    for held in holding {
+        reading.holding.entry(held.id.clone()).or_default().push(held);
+    }
     let newest = numbers.last().copied();
     for number in numbers.into_iter().filter(|number| *number >= position.segment) {
         let from = if number == position.segment { position } else { Position { segment: number, offset: 0 } };
@@ -78,6 +85,7 @@ pub(crate) fn recover(directory: &Path) -> io::Result<Recovered> {
         }
     }
     found.open = reading.open.into_values().collect();
+    found.holding = reading.holding;
     found.unsettled = reading.unsettled.into_values().collect();
     // In the order in which they began, so that a recovery is the same each time.
     found.open.sort_by(|a, b| a.0.id.cmp(&b.0.id));
@@ -96,13 +104,19 @@ impl Recovered {
                     request.1 = Some(delivered);
                 }
             }
+            Entry::Holding(held) => {
+                if reading.open.contains_key(&held.id) {
+                    reading.holding.entry(held.id.clone()).or_default().push(held);
+                }
+            }
             Entry::Ended(record) => {
                 reading.open.remove(&record.id);
+                reading.holding.remove(&record.id);
                 match Generation::try_from(record.clone()) {
                     Ok(generation) => self.rollups.add(&generation),
                     Err(_) => self.foreign += 1,
                 }
-                if !record.reservation.is_empty() {
+                if !(record.reservation.is_empty() && record.attempt_reservation.is_empty()) {
                     reading.unsettled.insert(record.id.clone(), record);
                 }
             }

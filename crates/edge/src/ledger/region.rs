@@ -64,6 +64,25 @@ impl RegionLedger {
         Ok(rows)
     }
 
+    /// Sums of every owner that the filter leaves, of each of the periods.
+    pub(crate) async fn everybody(&self, filter: &Filter, periods: &[Period]) -> Result<Vec<Row>, StoreError> {
+        let answer = self.link.run("owners", cmd("SMEMBERS").arg(self.owners_key())).await?;
+        let (Value::Array(owners) | Value::Set(owners)) = answer else { return Ok(Vec::new()) };
+        let mut owners: Vec<String> = owners.iter().filter_map(bytes_of).map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+        if let Some(organisation) = filter.organisation.as_deref().filter(|name| !name.is_empty()) {
+            let only = format!("organisation:{organisation}");
+            owners.retain(|owner| *owner == only);
+        }
+        owners.sort();
+        let mut rows = Vec::new();
+        for owner in owners {
+            for some in periods.chunks(AT_ONCE) {
+                rows.extend(self.rows(&owner, some).await?.into_iter().filter(|row| filter.wants(row)));
+            }
+        }
+        Ok(rows)
+    }
+
     /// Waits until it was found to have lost what was passed on to it: what is kept beside it may be lost as well.
     pub(crate) async fn lost(&self) {
         self.lost.notified().await;
@@ -95,6 +114,11 @@ impl RegionLedger {
             rows.extend(row::rows_of(*period, &fields));
         }
         Ok(rows)
+    }
+
+    /// The set of everybody of whom there are sums.
+    fn owners_key(&self) -> String {
+        format!("{}:owners", self.prefix)
     }
 
     fn record_key(&self, id: &str) -> String {

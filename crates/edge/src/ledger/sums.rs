@@ -10,7 +10,7 @@ use std::path::Path;
 
 use prost::Message;
 use tidegate_ledger::{Rollups, Row};
-use tidegate_proto::v1::{Begun, Delivered, GenerationRecord, JournalPosition, RollupHead, RollupRow};
+use tidegate_proto::v1::{Begun, Delivered, GenerationRecord, Holding, JournalPosition, RollupHead, RollupRow};
 
 use super::frame::{self, Frame};
 use super::segment::Position;
@@ -21,6 +21,7 @@ pub(crate) struct Sums {
     pub(crate) position: Position,
     pub(crate) rollups: Rollups,
     pub(crate) open: Vec<(Begun, Option<Delivered>)>,
+    pub(crate) holding: Vec<Holding>,
     pub(crate) unsettled: Vec<GenerationRecord>,
 }
 
@@ -31,6 +32,8 @@ pub(crate) struct Requests {
     pub(crate) open: Vec<Begun>,
     /// What the open ones had delivered, where anything.
     pub(crate) delivered: Vec<Delivered>,
+    /// What attempts of the open ones have reserved.
+    pub(crate) holding: Vec<Holding>,
     /// Ended and not settled with the counting store.
     pub(crate) unsettled: Vec<GenerationRecord>,
 }
@@ -46,6 +49,7 @@ pub(crate) fn encode(rollups: &Rollups, requests: Requests, position: Position, 
         open: requests.open,
         delivered: requests.delivered,
         unsettled: requests.unsettled,
+        holding: requests.holding,
     };
     frame::append(&mut out, &head);
     for row in rollups.rows() {
@@ -97,6 +101,7 @@ pub(crate) fn read(directory: &Path) -> io::Result<Option<Sums>> {
         position: Position { segment: position.segment, offset: position.offset },
         rollups,
         open: open.collect(),
+        holding: head.holding,
         unsettled: head.unsettled,
     }))
 }

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tidegate_ledger::{Ending, Generation, Rollups};
+use tidegate_proto::encode_ended;
 use tidegate_proto::v1::journal_entry::Entry;
-use tidegate_proto::v1::{Begun, Delivered as DeliveredEntry, GenerationRecord, JournalEntry};
-use tidegate_quota::{Gate, Reservation};
+use tidegate_proto::v1::{Begun, Delivered as DeliveredEntry, GenerationRecord, Holding as HoldingEntry, JournalEntry};
+use tidegate_quota::{Gate, Reservation, Settlement};
 use tidegate_runtime::Clock;
 
 use super::live::Seen;
@@ -21,7 +22,7 @@ use super::metrics::{Dropped, LedgerMetrics};
 use super::recover::{self, Recovered};
 use super::segment::{Directory, Position};
 use super::sums::{self, Requests};
-use super::{Closing, Note, Opening, Progress, frame};
+use super::{Closing, Note, Opening, Progress, frame, settlement};
 use crate::bill::{Bill, Delivered};
 use crate::config::LedgerConfig;
 use crate::quota::Owed;
@@ -43,8 +44,9 @@ pub(super) struct Writer {
     fresh: Vec<Arc<str>>,
     /// Ended a moment ago, with a reservation that the store may not have heard the end of.
     unsettled: VecDeque<(Instant, GenerationRecord)>,
-    /// Entries that are not written yet.
+    /// Entries that are not written yet, and how many.
     buffer: Vec<u8>,
+    buffered: u64,
     /// Records of this round, for the sums.
     records: Vec<Generation>,
     /// To be settled once the buffer is written.
@@ -59,6 +61,8 @@ pub(super) struct Writer {
 struct Open {
     opening: Box<Opening>,
     seen: Option<Seen>,
+    /// What its attempts have reserved.
+    holding: Vec<HoldingEntry>,
     /// Its beginning is in the journal.
     noted: bool,
 }
@@ -87,6 +91,7 @@ impl Writer {
             fresh: Vec::new(),
             unsettled: VecDeque::new(),
             buffer: Vec::new(),
+            buffered: 0,
             records: Vec::new(),
             after: Vec::new(),
             checked: now,
@@ -103,7 +108,7 @@ impl Writer {
         end: Position,
         found: &Recovered,
         threads: &mut Vec<JoinHandle<()>>,
-    ) -> io::Result<Vec<(Generation, Option<Reservation>)>> {
+    ) -> io::Result<Vec<Settlement>> {
         let (disk, thread) = Disk::open(directory, end.segment, &self.config, self.metrics.clone(), Arc::clone(&self.progress))?;
         threads.push(thread);
         self.disk = Some(disk);
@@ -111,10 +116,20 @@ impl Writer {
         let mut ended = Vec::with_capacity(found.open.len());
         for (begun, delivered) in &found.open {
             let generation = recover::record_of(begun, delivered.as_ref());
-            let reservation = reservation_of(&begun.reservation);
             self.metrics.recovered.inc();
-            self.ended(&generation, begun.reservation.to_vec());
-            ended.push((generation.clone(), reservation));
+            let held = found.holding.get(&begun.id).map(Vec::as_slice).unwrap_or_default();
+            let served = held.iter().rposition(|held| *held.provider_name == *generation.provider_name);
+            let by_attempt = served.map(|at| held[at].reservation.to_vec()).unwrap_or_default();
+            self.ended(&generation, begun.reservation.to_vec(), by_attempt);
+            ended.extend(reservation_of(&begun.reservation).map(|reservation| settlement(&generation, reservation)));
+            for (at, held) in held.iter().enumerate() {
+                // An attempt that did not serve has used nothing; of most of them the store has heard that already.
+                let told = |reservation| match Some(at) == served {
+                    true => settlement(&generation, reservation),
+                    false => Settlement::nothing(reservation),
+                };
+                ended.extend(reservation_of(&held.reservation).map(told));
+            }
             self.records.push(generation);
         }
         self.add_up();
@@ -123,6 +138,7 @@ impl Writer {
         {
             disk.write(&mut self.buffer)?;
             disk.sync_now()?;
+            self.buffered = 0;
         }
         self.changed = true;
         self.write_sums();
@@ -185,16 +201,28 @@ impl Writer {
             Note::Begun(opening) => {
                 let id = Arc::clone(&opening.context.id);
                 self.fresh.push(Arc::clone(&id));
-                self.open.insert(id, Open { opening, seen: None, noted: false });
+                self.open.insert(id, Open { opening, seen: None, holding: Vec::new(), noted: false });
+            }
+            Note::Holding(held) => {
+                let Some(open) = self.open.get_mut(&held.context.id) else { return };
+                let entry = HoldingEntry {
+                    id: held.context.id.to_string(),
+                    provider_name: held.provider_name.to_string(),
+                    reservation: reservation_bytes(&held.reservation).into(),
+                };
+                open.holding.push(entry.clone());
+                if open.noted {
+                    self.entry(Entry::Holding(entry));
+                }
             }
             Note::Ended(closing) => {
-                let Closing { past, owed } = *closing;
+                let Closing { past, owed, owed_by_attempt } = *closing;
                 self.open.remove(&past.context.id);
                 let generation = past.record();
                 self.metrics.records.with_label_values(&[generation.ending.as_str()]).inc();
-                let reservation = owed.as_ref().map(|owed| reservation_bytes(&owed.reservation)).unwrap_or_default();
-                self.ended(&generation, reservation);
-                self.after.extend(owed);
+                let bytes = |owed: &Option<Owed>| owed.as_ref().map(|owed| reservation_bytes(&owed.reservation)).unwrap_or_default();
+                self.ended(&generation, bytes(&owed), bytes(&owed_by_attempt));
+                self.after.extend(owed.into_iter().chain(owed_by_attempt));
                 self.records.push(generation);
             }
             Note::Stop => self.stopping = true,
@@ -202,20 +230,22 @@ impl Writer {
     }
 
     /// Notes a record, if there is a journal.
-    fn ended(&mut self, generation: &Generation, reservation: Vec<u8>) {
+    fn ended(&mut self, generation: &Generation, reservation: Vec<u8>, by_attempt: Vec<u8>) {
         if self.disk.is_none() {
             return;
         }
-        let record = GenerationRecord { reservation: reservation.into(), ..generation.into() };
-        if !record.reservation.is_empty() {
-            self.unsettled.push_back((Instant::now(), record.clone()));
+        frame::append_with(&mut self.buffer, |out| encode_ended(generation, &reservation, &by_attempt, out));
+        self.buffered += 1;
+        if !(reservation.is_empty() && by_attempt.is_empty()) {
+            let record = GenerationRecord { reservation: reservation.into(), attempt_reservation: by_attempt.into(), ..generation.into() };
+            self.unsettled.push_back((Instant::now(), record));
         }
-        self.entry(Entry::Ended(record));
     }
 
     fn entry(&mut self, entry: Entry) {
         if self.disk.is_some() {
             frame::append(&mut self.buffer, &JournalEntry { entry: Some(entry) });
+            self.buffered += 1;
         }
     }
 
@@ -245,8 +275,11 @@ impl Writer {
             let Some(open) = self.open.get_mut(&id) else { continue };
             open.noted = true;
             if self.disk.is_some() {
-                let begun = begun(&open.opening);
-                frame::append(&mut self.buffer, &JournalEntry { entry: Some(Entry::Begun(begun)) });
+                let held = open.holding.iter().cloned().map(Entry::Holding);
+                for entry in std::iter::once(Entry::Begun(begun(&open.opening))).chain(held) {
+                    frame::append(&mut self.buffer, &JournalEntry { entry: Some(entry) });
+                    self.buffered += 1;
+                }
             }
         }
     }
@@ -265,6 +298,7 @@ impl Writer {
             open.seen = seen;
             if let Some(entry) = delivered(open, hhmm) {
                 frame::append(&mut self.buffer, &JournalEntry { entry: Some(Entry::Delivered(entry)) });
+                self.buffered += 1;
             }
         }
     }
@@ -274,17 +308,15 @@ impl Writer {
             return;
         }
         self.changed = true;
-        let mut rollups = self.rollups.lock();
-        for record in self.records.drain(..) {
-            rollups.add(&record);
-        }
+        self.rollups.lock().add_all(&self.records);
+        self.records.clear();
     }
 
     fn write(&mut self) {
         let Some(disk) = &mut self.disk else { return self.settle_all() };
         if !self.buffer.is_empty() {
             match disk.write(&mut self.buffer) {
-                Ok(()) => {}
+                Ok(()) => self.buffered = 0,
                 Err(error) => {
                     disk.failed(&error, self.buffer.len());
                     // Quotas do not wait for a disk: the record is in memory, and what a crash would lose of it is settled here.
@@ -323,6 +355,7 @@ impl Writer {
         let requests = Requests {
             open: noted().map(|open| begun(&open.opening)).collect(),
             delivered: noted().filter_map(|open| delivered(open, hhmm)).collect(),
+            holding: noted().flat_map(|open| open.holding.iter().cloned()).collect(),
             unsettled: self.unsettled.iter().map(|(_, record)| record.clone()).collect(),
         };
         let bytes = {
@@ -341,8 +374,8 @@ impl Writer {
         while self.drain() && self.buffer.len() <= MOST_BUFFERED {}
         self.round();
         if !self.buffer.is_empty() {
-            tracing::error!(bytes = self.buffer.len(), "the journal could not be written to its end");
-            self.metrics.dropped(Dropped::Shutdown, 1);
+            tracing::error!(bytes = self.buffer.len(), entries = self.buffered, "the journal could not be written to its end");
+            self.metrics.dropped(Dropped::Shutdown, self.buffered);
         }
         self.settle_all();
         self.write_sums();

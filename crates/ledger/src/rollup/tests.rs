@@ -53,6 +53,30 @@ fn groups_are_sorted_and_hold_what_was_asked() {
 
 proptest! {
     #[test]
+    fn many_at_once_are_counted_as_one_after_the_other(
+        records in proptest::collection::vec((49u64..51, 0usize..12, 0usize..3, any::<i64>(), any::<bool>()), 0..80),
+    ) {
+        // As on an edge: names of one endpoint or key are the same text at the same address, mostly.
+        let (endpoints, keys) = (std::array::from_fn::<Arc<str>, 12, _>(|at| format!("e{at}").into()), ["k", "l", "m"].map(Arc::<str>::from));
+        let base = generation();
+        let records: Vec<Generation> = records
+            .into_iter()
+            .map(|(hour, endpoint, key, charged, apart)| {
+                let charged = Money::from_picodollars(i128::from(charged));
+                let key = if apart { keys[key].to_string().into() } else { Arc::clone(&keys[key]) };
+                Generation { created_ms: hour * HOUR_MS, endpoint: Arc::clone(&endpoints[endpoint]), key, charged, ..base.clone() }
+            })
+            .collect();
+        let (mut together, mut alone) = (Rollups::default(), Rollups::default());
+        together.add_all(&records);
+        records.iter().for_each(|record| alone.add(record));
+        let sorted = |rollups: &Rollups| Row::grouped(rollups.rows(), &Facet::ALL);
+        prop_assert_eq!(sorted(&together), sorted(&alone));
+    }
+}
+
+proptest! {
+    #[test]
     fn records_hours_days_and_totals_have_one_sum(
         records in proptest::collection::vec((0u64..100, 0usize..3, 0usize..3, any::<i64>()), 0..60),
     ) {

@@ -92,6 +92,44 @@ fn a_sum_comes_back_whole() {
     assert_eq!(Row::from(v1::RollupRow::from(&empty)), empty);
 }
 
+/// What the generated code reads from an entry that was written straight.
+fn read_straight(record: &Generation, reservation: &[u8], attempt: &[u8]) -> v1::GenerationRecord {
+    let mut bytes = Vec::new();
+    encode_ended(record, reservation, attempt, &mut bytes);
+    let entry = v1::JournalEntry::decode(bytes.as_slice()).unwrap().entry;
+    let Some(v1::journal_entry::Entry::Ended(read)) = entry else { panic!("{entry:?}") };
+    read
+}
+
+#[test]
+fn an_entry_that_is_written_straight_is_the_record() {
+    let long = "x".repeat(70_000);
+    let bare = Generation {
+        upstream_id: None,
+        session_id: Some(String::new()),
+        router: None,
+        first_token_us: Some(0),
+        attempts: Vec::new(),
+        charged: Money::ZERO,
+        organisation: None,
+        recovered: false,
+        usage: Usage::default(),
+        charge: Charge::default(),
+        ..record()
+    };
+    let large = Generation { user_agent: Some(long), charged: Money::from_picodollars(i128::MAX / 3), ..record() };
+    for record in [record(), bare, large] {
+        for (reservation, attempt) in [(&b""[..], &b""[..]), (b"{}", b""), (b"held", b"held, too")] {
+            let made = v1::GenerationRecord {
+                reservation: reservation.to_vec().into(),
+                attempt_reservation: attempt.to_vec().into(),
+                ..(&record).into()
+            };
+            assert_eq!(read_straight(&record, reservation, attempt), made);
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn amounts_are_exact(high in any::<i64>(), low in 0i128..1_000_000_000_000) {

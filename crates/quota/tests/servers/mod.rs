@@ -160,9 +160,10 @@ fn spawn(port: u16, folder: &Path, arguments: &[String]) -> Child {
     command.spawn().unwrap()
 }
 
-/// The server's program, or a sentence about what is missing.
-fn program() -> &'static str {
-    let found = Command::new("redis-server").arg("--version").output().is_ok();
-    assert!(found, "these tests need redis-server 7 or newer: `apt-get install redis-server`, or run `bash .ci/test`, which installs it");
-    "redis-server"
+/// The server's program, or a sentence about what is missing. `TIDEGATE_REDIS_SERVER=/path/to/valkey-server` runs the tests against another.
+fn program() -> String {
+    let program = std::env::var("TIDEGATE_REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
+    let found = Command::new(&program).arg("--version").output().is_ok();
+    assert!(found, "these tests need {program}, 7 or newer: `apt-get install redis-server`, or run `bash .ci/test`, which installs it");
+    program
 }

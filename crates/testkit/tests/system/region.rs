@@ -135,6 +135,101 @@ async fn four_edges_admit_what_one_limit_allows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_at_once_over_four_edges_cannot_outrun_a_budget_for_ten() {
+    let (redis, directory) = (Redis::start().await, tempfile::tempdir().expect("a directory"));
+    // A dollar per million tokens: 50 of an answer, which may not be longer, and 5 of the prompt.
+    let budget = 10 * 55;
+    let keys = || vec![with_limits(vec![Limit::new(Scope::Key, Dimension::Spend(Window::Day), budget)])];
+    let mut edges = Vec::new();
+    for number in 0..4 {
+        edges.push(edge(&redis, &directory.path().join(number.to_string()), keys()).await);
+    }
+    let request = || {
+        let mut request = chat("m", "the same for everybody");
+        request["max_tokens"] = 50.into();
+        request
+    };
+    let mut calls = tokio::task::JoinSet::new();
+    for mesh in &edges {
+        for _ in 0..20 {
+            mesh.sim("a").push_script(tidegate_provider_sim::Script::text("aaa ".repeat(50).trim_end()));
+        }
+        for _ in 0..250 {
+            let (caller, request) = (mesh.caller(), request());
+            calls.spawn(async move { caller.post(CHAT, &request).await });
+        }
+    }
+    let mut spent = Money::ZERO;
+    let mut served = 0;
+    for answer in calls.join_all().await {
+        match answer.status {
+            200 => {
+                spent += Money::parse_usd(&answer.json()["usage"]["cost"].to_string()).expect("a cost");
+                served += 1;
+            }
+            status => assert_eq!((status, answer.error_type().as_str()), (402, "payment_required"), "{}", answer.text()),
+        }
+    }
+    assert!((1..=10).contains(&served), "{served} were served");
+    until("what was spent to be settled", || async {
+        let data = edges[0].get("/v1/key").await.json()["data"].clone();
+        let left = Money::parse_usd(&data["limit_remaining"].to_string()).expect("an amount");
+        left == Money::from_picodollars(i128::from(budget) * 1_000_000) - spent
+    })
+    .await;
+    for mesh in edges {
+        mesh.edge.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn use_of_a_region_is_shown_by_every_edge_and_a_generation_is_there_within_a_second() {
+    let (redis, directory) = (Redis::start().await, tempfile::tempdir().expect("a directory"));
+    let keys = || vec![with_limits(Vec::new()), key("other", "other-key")];
+    let (one, two) = (edge(&redis, &directory.path().join("1"), keys()).await, edge(&redis, &directory.path().join("2"), keys()).await);
+    let (mut sum, mut fastest) = (Money::ZERO, PATIENCE);
+    for number in 0..6 {
+        let (here, there) = if number % 2 == 0 { (&one, &two) } else { (&two, &one) };
+        let caller = if number < 4 { here.caller() } else { here.caller().with_key("other-key") };
+        let answer = caller.with_header("x-title", "the app").post(CHAT, &chat("m", "hello")).await.json();
+        sum += Money::parse_usd(&answer["usage"]["cost"].to_string()).expect("a cost");
+        if number < 4 {
+            let served = Instant::now();
+            there.generation(answer["id"].as_str().expect("an id")).await;
+            fastest = fastest.min(served.elapsed());
+        }
+    }
+    println!("on the other edge after {fastest:?} at best");
+    assert!(fastest < Duration::from_secs(1), "{fastest:?}: the best of four, as test machines stall");
+    for mesh in [&one, &two] {
+        for period in ["day", "hour", "all"] {
+            until("the sums of the region", || async {
+                let usage = mesh.operations().get(&format!("/usage?by=model,provider,key,app&period={period}")).await.json();
+                let rows = usage["rows"].as_array().cloned().unwrap_or_default();
+                let of = |key: &str| {
+                    rows.iter()
+                        .filter(|row| row["key"] == key && row["app"] == "the app")
+                        .filter_map(|row| row["requests"].as_u64())
+                        .sum::<u64>()
+                };
+                usage["scope"] == "region" && usage["total"]["charged_usd"] == sum.to_string() && (of("test"), of("other")) == (4, 2)
+            })
+            .await;
+        }
+        let filtered = mesh.operations().get("/usage?by=key&period=all&key=other").await.json();
+        assert_eq!((filtered["total"]["requests"].as_u64(), filtered["rows"].as_array().map(Vec::len)), (Some(2), Some(1)), "{filtered}");
+        let own = mesh.operations().get("/usage?by=key&period=all&scope=edge").await.json();
+        assert_eq!((own["scope"].as_str(), own["total"]["requests"].as_u64()), (Some("edge"), Some(3)), "{own}");
+        assert_eq!(mesh.operations().get("/usage?scope=world").await.status, 400);
+    }
+    drop(redis);
+    let away = one.operations().get("/usage?period=all").await;
+    assert_eq!(away.status, 503, "nothing is made up: {}", away.text());
+    one.edge.shutdown().await;
+    two.edge.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_edge_answers_for_its_region() {
     let (redis, directory) = (Redis::start().await, tempfile::tempdir().expect("a directory"));
     let keys = || vec![with_limits(vec![Limit::new(Scope::Key, Dimension::Spend(Window::Day), 1_000_000)]), key("other", "other-key")];

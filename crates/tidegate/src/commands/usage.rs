@@ -1,6 +1,6 @@
-//! `tidegate usage`: the sums of one or several edges.
+//! `tidegate usage`: the sums of a region, or of single edges.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,8 +18,11 @@ pub(super) fn run(args: &UsageArgs, output: &mut Output) -> anyhow::Result<ExitC
     let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?.as_secs();
     let path = path(args, now)?;
     let mut rows = Rows::default();
+    let mut regions = HashSet::new();
     for url in &args.url {
         match operations::wait(operations::get(url, &path))? {
+            // Every edge of a region with a ledger tells the same.
+            (http::StatusCode::OK, text) if region_of(&text).is_some_and(|region| !regions.insert(region)) => {}
             (http::StatusCode::OK, text) => rows.add(&text, args).with_context(|| format!("read the answer of {url}"))?,
             (status, text) => bail!("the edge at {url} answered {status}: {text}"),
         }
@@ -32,6 +35,12 @@ pub(super) fn run(args: &UsageArgs, output: &mut Output) -> anyhow::Result<ExitC
         output.text(rows.table(args));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The region whose sums these are; `None` for those of a single edge.
+fn region_of(text: &str) -> Option<String> {
+    let answer: Value = serde_json::from_str(text).ok()?;
+    (answer["scope"] == "region").then(|| answer["region"].as_str().map(str::to_owned))?
 }
 
 /// The question as the operations port understands it.
@@ -56,6 +65,9 @@ fn path(args: &UsageArgs, now: u64) -> anyhow::Result<String> {
         if let Some(value) = value {
             path.push_str(&format!("&{parameter}={}", encoded(value)));
         }
+    }
+    if args.edge {
+        path.push_str("&scope=edge");
     }
     Ok(path)
 }
@@ -207,6 +219,7 @@ mod tests {
             workspace: None,
             json: false,
             csv: false,
+            edge: false,
             url: Vec::new(),
         }
     }
@@ -225,6 +238,13 @@ mod tests {
         assert_eq!(asked, "/usage?by=key,model&period=day&from=20758&until=20760&key=a%20b%26c");
         let backwards = UsageArgs { since: Some("2026-11-03".to_owned()), ..args(Vec::new()) };
         assert!(path(&backwards, 0).is_err());
+    }
+
+    #[test]
+    fn a_region_is_known_by_its_name_and_an_edge_is_not_one() {
+        assert_eq!(region_of(r#"{ "region": "eu", "scope": "region", "rows": [] }"#).as_deref(), Some("eu"));
+        assert_eq!(region_of(r#"{ "region": "eu", "scope": "edge", "rows": [] }"#), None);
+        assert!(path(&UsageArgs { edge: true, ..args(Vec::new()) }, 0).unwrap().ends_with("&scope=edge"));
     }
 
     #[test]

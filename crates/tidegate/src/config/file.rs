@@ -24,7 +24,7 @@ use serde_json::{Map, Value};
 pub(crate) use control::Control;
 pub(crate) use endpoint::{Endpoint, Modality, Model, PriceOverride, Prices, QuantizationName, TierName};
 pub(crate) use key::{Key, KeyPolicy};
-pub(crate) use ledger::Ledger;
+pub(crate) use ledger::{Ledger, Objects};
 pub(crate) use limits::Limits;
 pub(crate) use owner::{Limit, Organisation, StoreDownName, Workspace};
 pub(crate) use preferences::{ModeName, Preferences};

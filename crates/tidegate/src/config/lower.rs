@@ -9,6 +9,7 @@ mod control_node;
 pub(crate) mod credential;
 mod endpoint;
 mod key;
+mod ledger;
 mod owner;
 mod place;
 mod preferences;

@@ -292,3 +292,33 @@ fn limits_and_settings_default_to_those_of_the_crates() {
     assert_eq!(format!("{:?}", config.edge.limits), format!("{:?}", tidegate_edge::config::Limits::default()));
     assert_eq!(config.mesh.settings, tidegate_routing::Settings::default());
 }
+
+#[test]
+fn an_object_store_is_named_whole_and_asked_safely() {
+    let file = |objects: &str| {
+        format!(
+            "ledger: {{ directory: /tmp/ledger, objects: {{ bucket: records, access_key_id: env:ID, secret_access_key: env:SECRET{objects} }} }}"
+        )
+    };
+    let known = environment(&[("ID", "the-id"), ("SECRET", "the-secret")]);
+    let objects = good(&file(", prefix: /a/b/, endpoint: \"https://minio:9000/\""), &known).edge.ledger.objects.unwrap();
+    assert_eq!(
+        (objects.prefix.as_str(), objects.endpoint.as_deref(), objects.region.as_str()),
+        ("a/b", Some("https://minio:9000"), "us-east-1")
+    );
+    assert!(!format!("{objects:?}").contains("the-secret"), "{objects:?}");
+    for (objects, complaint) in [
+        (", endpoint: \"http://minio:9000\"", "plain text"),
+        (", endpoint: \"minio:9000\"", "not the address of a store"),
+        (", prefix: \"a/../b\"", "not a prefix"),
+        (", rotate_every: 0s", "an object for each record"),
+    ] {
+        let (_, report) = checked(&file(objects), &known);
+        let text = format!("{report:?}");
+        assert!(text.contains(complaint), "{objects}: {text}");
+    }
+    let homeless = "ledger: { objects: { bucket: records, access_key_id: env:ID, secret_access_key: env:SECRET } }";
+    assert!(errors(homeless).iter().any(|message| message.contains("exported from the journal")), "{:?}", errors(homeless));
+    let nameless = errors("ledger: { directory: /tmp/ledger, objects: { bucket: \"a b\", access_key_id: none, secret_access_key: none } }");
+    assert!(nameless.iter().any(|message| message.contains("bucket's name")) && nameless.len() >= 2, "{nameless:?}");
+}

@@ -54,6 +54,24 @@ fn open_requests_are_found_with_what_they_had_delivered_last() {
 }
 
 #[test]
+fn what_attempts_hold_is_known_for_as_long_as_their_request_is_open() {
+    let holding = |id: &str, provider: &str| {
+        Entry::Holding(Holding { id: id.to_owned(), provider_name: provider.to_owned(), reservation: b"{}".to_vec().into() })
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let entries = vec![begun("a"), holding("a", "x"), begun("b"), holding("b", "x"), holding("a", "y"), ended("b"), holding("gone", "x")];
+    write(directory.path(), 1, &bytes(entries));
+    let found = recover(directory.path()).unwrap();
+    let of = |id: &str| found.holding.get(id).into_iter().flatten().map(|held| held.provider_name.as_str()).collect::<Vec<_>>();
+    assert_eq!((of("a"), found.holding.len()), (vec!["x", "y"], 1));
+    // The file of sums keeps them too.
+    let requests = Requests { open: vec![found.open[0].0.clone()], holding: found.holding["a"].clone(), ..Requests::default() };
+    sums::replace(directory.path(), &sums::encode(&found.rollups, requests, found.end, 0)).unwrap();
+    let again = recover(directory.path()).unwrap();
+    assert_eq!(again.holding["a"], found.holding["a"]);
+}
+
+#[test]
 fn a_tail_torn_anywhere_is_cut_off_and_what_is_before_it_counts() {
     let whole = bytes(vec![ended("a"), ended("b"), ended("c")]);
     let one = bytes(vec![ended("a")]).len();

@@ -1,6 +1,6 @@
 //! Passing an edge's journal on to its region.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -132,7 +132,7 @@ impl Export {
     }
 
     fn command(&self, batch: &Batch, before: &str, after: &str) -> redis::Cmd {
-        let mut keys = vec![self.places_key(), format!("{}:records", self.region.prefix)];
+        let mut keys = vec![self.places_key(), format!("{}:records", self.region.prefix), self.region.owners_key()];
         let mut arguments: Vec<Vec<u8>> = Vec::new();
         let mut push = |argument: &[u8]| arguments.push(argument.to_vec());
         for argument in [self.journal.as_str(), before, after] {
@@ -141,13 +141,19 @@ impl Export {
         push(STREAM.to_string().as_bytes());
         push(self.keep.as_secs().max(1).to_string().as_bytes());
         push(batch.records.len().to_string().as_bytes());
+        let owner = |key: &str| key.split_once(' ').map_or("", |(_, owner)| owner).to_owned();
+        let owners: BTreeSet<String> = batch.sums.keys().map(|(key, _)| owner(key)).collect();
+        push(owners.len().to_string().as_bytes());
+        for owner in &owners {
+            push(owner.as_bytes());
+        }
         for (id, record) in &batch.records {
             keys.push(self.region.record_key(id));
             push(keys.len().to_string().as_bytes());
             push(record);
         }
-        for ((owner, facets), (period, sums)) in &batch.sums {
-            keys.push(self.region.sums_key(owner.split_once(' ').map_or("", |(_, owner)| owner), *period));
+        for ((key, facets), (period, sums)) in &batch.sums {
+            keys.push(self.region.sums_key(&owner(key), *period));
             let keep = match period {
                 Period::Hour(_) => u64::from(self.retention.hours) * 3_600,
                 Period::Day(_) => u64::from(self.retention.days) * 86_400,
@@ -190,6 +196,7 @@ impl Batch {
         self.until = until;
         // What settles a reservation is nobody's business but this edge's.
         record.reservation = Default::default();
+        record.attempt_reservation = Default::default();
         let bytes = record.encode_to_vec();
         let Ok(generation) = Generation::try_from(record) else { return };
         let (facets, sums) = (Facets::of(&generation), Sums::of(&generation));

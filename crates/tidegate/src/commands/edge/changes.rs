@@ -56,7 +56,7 @@ impl Changes {
             ("limits", differ(&old.edge.limits, &new.edge.limits)),
             ("access_log", old.edge.access_log != new.edge.access_log),
             ("generations", old.edge.generations_kept != new.edge.generations_kept || old.edge.generations_ttl != new.edge.generations_ttl),
-            ("ledger", old.edge.ledger != new.edge.ledger),
+            ("ledger", differ(&old.edge.ledger, &new.edge.ledger)),
             ("quota", differ(&old.edge.quota, &new.edge.quota)),
             ("log.format", old.process.log.format != new.process.log.format),
             ("telemetry", old.process.telemetry != new.process.telemetry),

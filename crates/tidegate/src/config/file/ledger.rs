@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tidegate_edge::config as domain;
 
-use crate::config::scalar::{Size, Span};
+use crate::config::scalar::{SecretRef, Size, Span};
 
 /// Records of generations, and sums over them.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
@@ -35,6 +35,9 @@ pub(crate) struct Ledger {
     /// Files of records for a warehouse. Needs `directory`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) export: Option<Export>,
+    /// The same records in a bucket of an S3-compatible object store. Needs `directory`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) objects: Option<Objects>,
     /// Where prompts and answers of keys with `store_content` go. Without it nothing is stored, whatever a key says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) content: Option<Content>,
@@ -52,6 +55,45 @@ pub(crate) struct Export {
     /// And when it is this old. Without it: `1h`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) rotate_every: Option<Span>,
+}
+
+/// Objects of records: one JSON object per line, compressed with zstd. The credentials need the right to put objects, and no other.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Objects {
+    /// The bucket.
+    pub(crate) bucket: String,
+    /// What the name of every object begins with, such as `tidegate/production`; then follow the day, the journal and the part of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) prefix: Option<String>,
+    /// The store's region, which is part of every signature. Without it: `us-east-1`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) region: Option<String>,
+    /// A store other than Amazon's: `https://minio.internal:9000`, or `https://storage.googleapis.com` with its HMAC keys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) endpoint: Option<String>,
+    /// Allows an endpoint with `http://`: records can be read on the way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) allow_plain_http: Option<bool>,
+    /// PEM file of authorities that are trusted beside the system's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Who asks: `env:NAME` or `file:/path`.
+    pub(crate) access_key_id: SecretRef,
+    /// What signs: `env:NAME` or `file:/path`.
+    pub(crate) secret_access_key: SecretRef,
+    /// Of temporary credentials.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) session_token: Option<SecretRef>,
+    /// An object is finished when it holds this much before compression. Without it: `64MiB`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rotate_bytes: Option<Size>,
+    /// And when it is this old. Without it: `5m`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rotate_every: Option<Span>,
+    /// Objects that the store does not take wait on the disk up to this much, further records in the journal. Without it: `1GiB`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) waiting_bytes: Option<Size>,
 }
 
 /// Files of prompts and answers, one per key and day.
@@ -76,6 +118,7 @@ impl Default for Ledger {
             keep_hours: Span(std::time::Duration::from_secs(u64::from(domain.retention.hours) * 3_600)),
             keep_days: Span(std::time::Duration::from_secs(u64::from(domain.retention.days) * 86_400)),
             export: None,
+            objects: None,
             content: None,
         }
     }

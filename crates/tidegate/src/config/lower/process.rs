@@ -5,17 +5,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tidegate_edge::config as domain;
-use tidegate_edge::config::{
-    AccessLogConfig, CertificateFiles, ContentConfig, EdgeConfig, ExportConfig, LedgerConfig, ListenerConfig, ListenerTls, RuntimeModel,
-    WorkerConfig,
-};
-use tidegate_ledger::Retention;
+use tidegate_edge::config::{AccessLogConfig, CertificateFiles, EdgeConfig, ListenerConfig, ListenerTls, RuntimeModel, WorkerConfig};
 use tidegate_runtime::logging::{LogConfig, LogFormat};
 use tidegate_runtime::telemetry::TelemetryConfig;
 
 use super::{ControlFiles, Lowering, Place};
-use crate::config::file::{AccessLog, File, Ledger, Limits, Listener, Log, LogFormatName, RuntimeModelName};
-use crate::config::scalar::Span;
+use crate::config::file::{AccessLog, File, Limits, Listener, Log, LogFormatName, RuntimeModelName};
 
 /// What the process needs besides the edge.
 #[derive(Debug, Clone)]
@@ -30,9 +25,6 @@ pub(crate) struct ProcessConfig {
 /// Where an edge listens when the file does not say.
 const DEFAULT_LISTENER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
 const DEFAULT_REGION: &str = "local";
-/// A file of records before compression: about 80 000 of them, 6 MiB on disk.
-const EXPORT_BYTES: u64 = 64 << 20;
-const EXPORT_EVERY: Duration = Duration::from_secs(3_600);
 const CERTIFICATE_POLL: Duration = Duration::from_secs(30);
 
 impl<'a> Lowering<'a> {
@@ -75,41 +67,6 @@ impl<'a> Lowering<'a> {
             quota: self.quota(&file.quota, root.get("quota")),
         };
         (process, edge)
-    }
-
-    fn ledger(&mut self, raw: &Ledger, place: Place<'a>) -> LedgerConfig {
-        for (name, nothing) in [
-            ("segment_bytes", raw.segment_bytes.0 == 0),
-            ("fsync_every", raw.fsync_every.0.is_zero()),
-            ("checkpoint", raw.checkpoint.0.is_zero()),
-        ] {
-            if nothing {
-                self.error(place.get(name), format!("`{name}` at 0 would keep the disk busy with nothing"), "leave it out for the default");
-            }
-        }
-        if raw.keep_bytes.0 < raw.segment_bytes.0 {
-            self.error(place.get("keep_bytes"), "less than one segment is kept", "make it several times `segment_bytes`");
-        }
-        if raw.export.is_some() && raw.directory.is_none() {
-            self.error(place.get("export"), "records are exported from the journal, and there is none", "set `ledger.directory`");
-        }
-        let units = |span: Span, unit: u64| u32::try_from(span.0.as_secs().div_ceil(unit)).unwrap_or(u32::MAX);
-        LedgerConfig {
-            directory: raw.directory.clone(),
-            segment_bytes: raw.segment_bytes.0,
-            keep: raw.keep.0,
-            keep_bytes: raw.keep_bytes.0,
-            fsync_every: raw.fsync_every.0,
-            fsync_bytes: raw.fsync_bytes.0,
-            checkpoint: raw.checkpoint.0,
-            retention: Retention { hours: units(raw.keep_hours, 3_600), days: units(raw.keep_days, 86_400) },
-            export: raw.export.as_ref().map(|export| ExportConfig {
-                directory: export.directory.clone(),
-                rotate_bytes: export.rotate_bytes.map_or(EXPORT_BYTES, |size| size.0),
-                rotate_every: export.rotate_every.map_or(EXPORT_EVERY, |span| span.0),
-            }),
-            content: raw.content.as_ref().map(|content| ContentConfig { directory: content.directory.clone() }),
-        }
     }
 
     fn listeners(&mut self, raw: &[Listener], place: Place<'a>) -> Vec<ListenerConfig> {
