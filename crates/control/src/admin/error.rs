@@ -16,13 +16,15 @@ pub(crate) struct AdminError {
     pub(crate) message: String,
     /// What is wrong with what, one by one.
     pub(crate) problems: Vec<Problem>,
+    /// What was found instead of what was expected.
+    pub(crate) revision: Option<u64>,
     /// Seconds after which trying again may help.
     pub(crate) retry_after: Option<u32>,
 }
 
 impl AdminError {
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> AdminError {
-        AdminError { status, code, message: message.into(), problems: Vec::new(), retry_after: None }
+        AdminError { status, code, message: message.into(), problems: Vec::new(), revision: None, retry_after: None }
     }
 
     pub(crate) fn bad_request(message: impl Into<String>) -> AdminError {
@@ -50,6 +52,9 @@ impl AdminError {
         let mut error = json!({ "code": self.code, "message": self.message });
         if !problems.is_empty() {
             error["problems"] = problems.into();
+        }
+        if let Some(revision) = self.revision {
+            error["revision"] = revision.into();
         }
         json!({ "error": error })
     }
@@ -92,6 +97,7 @@ impl From<Refused> for AdminError {
             RefusalCode::TooOld => (StatusCode::UNPROCESSABLE_ENTITY, "too_old"),
             RefusalCode::Malformed | RefusalCode::Unspecified => (StatusCode::BAD_REQUEST, "malformed"),
         };
-        AdminError::new(status, code, refused.message)
+        let revision = (refused.code() == RefusalCode::Conflict).then_some(refused.revision);
+        AdminError { revision, ..AdminError::new(status, code, refused.message) }
     }
 }

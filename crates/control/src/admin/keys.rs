@@ -133,6 +133,8 @@ struct Edit {
     policy: Option<Value>,
     organisation: Option<String>,
     workspace: Option<String>,
+    /// The `revision` of the key that the change was decided on.
+    expected_revision: Option<u64>,
     #[serde(default, rename = "reason")]
     _reason: String,
 }
@@ -156,7 +158,7 @@ pub(super) async fn edit(admin: Admin, call: Call) -> Result {
         policy,
         organisation: asked.organisation,
         workspace: asked.workspace,
-        expected_revision: None,
+        expected_revision: asked.expected_revision,
     };
     let applied = admin.write(&call, command::Body::EditKey(edit)).await?;
     ok(written(&applied))

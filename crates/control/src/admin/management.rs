@@ -26,6 +26,8 @@ use crate::state::State;
 const PAGE: usize = 100;
 /// Longest `Idempotency-Key`.
 const MAX_IDEMPOTENCY_KEY: usize = 200;
+/// Tries of an edit that meets others of the same key.
+const EDITS: usize = 8;
 /// How a spend limit is called in a key's policy, and how `limit_reset` calls the time after which it starts anew.
 const RESETS: [(&str, Option<&str>); 4] =
     [("spend_per_day", Some("daily")), ("spend_per_week", Some("weekly")), ("spend_per_month", Some("monthly")), ("spend_total", None)];
@@ -221,26 +223,37 @@ impl Managing<'_> {
             named(name)?;
         }
         refuse_own_keys(asked.include_byok_in_limit)?;
-        let key = self.found()?;
-        let policy = match (&asked.limit, &asked.limit_reset) {
-            (None, None) => None,
-            _ => {
-                let mut policy = policy_of(&key);
-                limit(&mut policy, asked.limit, asked.limit_reset)?;
-                Some(self.admin.policy(Some(policy.into()))?)
+        let public_id = self.found()?.public_id;
+        let mut tries = 0..EDITS;
+        let applied = loop {
+            tries.next();
+            // A limit is a part of the policy: what becomes of the rest is decided on what the key was.
+            let (policy, expected_revision) = match (&asked.limit, &asked.limit_reset) {
+                (None, None) => (None, None),
+                _ => {
+                    let (key, revision) = self.newest(&public_id)?;
+                    let mut policy = policy_of(&key);
+                    limit(&mut policy, asked.limit.clone(), asked.limit_reset.clone())?;
+                    (Some(self.admin.policy(Some(policy.into()))?), Some(revision))
+                }
+            };
+            let edit = EditKey {
+                public_id: public_id.clone(),
+                name: asked.name.clone(),
+                disabled: asked.disabled,
+                expires_at: asked.expires_at.map(Option::unwrap_or_default),
+                policy,
+                expected_revision,
+                ..EditKey::default()
+            };
+            match self.write(command::Body::EditKey(edit)).await {
+                // Somebody else was faster; what is asked for can still be done.
+                Err(error) if error.code == "conflict" && !tries.is_empty() => {}
+                outcome => break outcome?,
             }
         };
-        let edit = EditKey {
-            public_id: key.public_id.clone(),
-            name: asked.name,
-            disabled: asked.disabled,
-            expires_at: asked.expires_at.map(Option::unwrap_or_default),
-            policy,
-            ..EditKey::default()
-        };
-        let applied = self.write(command::Body::EditKey(edit)).await?;
         let revision = if applied.changed > 0 { applied.revision } else { 0 };
-        Ok(Done { status: StatusCode::OK, body: json!({ "data": self.now(&key.public_id)? }), revision })
+        Ok(Done { status: StatusCode::OK, body: json!({ "data": self.now(&public_id)? }), revision })
     }
 
     async fn delete(&self) -> Result<Done, AdminError> {
@@ -265,6 +278,14 @@ impl Managing<'_> {
         };
         let shown: String = handle.chars().filter(|c| !c.is_control()).take(64).collect();
         found.ok_or_else(|| AdminError::not_found(format!("There is no key `{shown}`. GET /v1/keys lists the `hash` of each.")))
+    }
+
+    /// A key that was found, as it is by now, and the revision that made it so.
+    fn newest(&self, public_id: &str) -> Result<(Key, u64), AdminError> {
+        let state = self.admin.parts.published.load();
+        let resource = state.get(Kind::Key, public_id);
+        let key = resource.and_then(|resource| Some((Key::decode(resource.body.clone()).ok()?, resource.revision)));
+        key.ok_or_else(|| AdminError::not_found("The key is gone."))
     }
 
     /// A key as it is after a change.

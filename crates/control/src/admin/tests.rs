@@ -198,6 +198,25 @@ async fn an_expected_revision_that_is_not_there_is_a_conflict() {
 }
 
 #[tokio::test]
+async fn an_edit_of_a_key_names_the_revision_that_it_was_decided_on() {
+    let api = Api::start().await;
+    let (_, made) = api.post("/keys", KEYS, json!({ "name": "search", "reason": "r" })).await;
+    let path = format!("/keys/{}", made["id"].as_str().unwrap());
+    let edit = |name: &str, expected: Option<u64>| json!({ "name": name, "expected_revision": expected, "reason": "r" });
+    let whole = format!("/admin/v1{path}");
+    let patch = |body| api.call(Method::PATCH, &whole, KEYS, Some(body));
+    let seen = api.get(&path).await["revision"].as_u64();
+    assert!(seen > Some(0), "{seen:?}");
+    assert_eq!(patch(edit("first", seen)).await.0, StatusCode::OK);
+    let now = api.get(&path).await["revision"].as_u64();
+    let late = patch(edit("second", seen)).await;
+    assert_eq!(code(&late), (409, "conflict"));
+    assert_eq!(late.1["error"]["revision"].as_u64(), now, "{}", late.1);
+    assert_eq!(patch(edit("third", now)).await.0, StatusCode::OK);
+    assert_eq!(api.get(&path).await["name"], "third");
+}
+
+#[tokio::test]
 async fn a_key_is_shown_once_and_known_by_its_digest() {
     let api = Api::start().await;
     let asked = json!({ "name": "search", "policy": { "raw_errors": true }, "reason": "new team" });

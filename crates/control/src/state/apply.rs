@@ -65,7 +65,9 @@ pub(super) fn apply(state: &mut State, index: u64, term: u64, command: &Command)
 }
 
 fn refused(state: &State, refusal: Refused) -> Reply {
-    Reply { outcome: Some(reply::Outcome::Refused(Refused { revision: state.revision, ..refusal })) }
+    // Who has looked at one resource only knows its revision.
+    let revision = if refusal.revision == 0 { state.revision } else { refusal.revision };
+    Reply { outcome: Some(reply::Outcome::Refused(Refused { revision, ..refusal })) }
 }
 
 /// The body and the name that the audit log gives it.

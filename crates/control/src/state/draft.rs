@@ -55,6 +55,11 @@ impl<'a> Draft<'a> {
         &self.command.actor
     }
 
+    /// The revision that has last changed a resource; 0 when it was never there.
+    pub(super) fn revision_of(&self, id: &Id) -> u64 {
+        self.state.resources.newest().get(id).map_or(0, |resource| resource.revision)
+    }
+
     /// The body of a resource, the newest.
     pub(super) fn body(&self, id: &Id) -> Option<&Bytes> {
         body_of(self.state.resources.newest().get(id))

@@ -35,8 +35,12 @@ pub(super) fn create(draft: &mut Draft<'_>, asked: &CreateKey) -> Result<String,
 }
 
 pub(super) fn edit(draft: &mut Draft<'_>, asked: &EditKey) -> Result<(), Refused> {
-    expect_revision(draft, asked.expected_revision)?;
     let (id, mut key) = present(draft, &asked.public_id)?;
+    let revision = draft.revision_of(&id);
+    if let Some(expected) = asked.expected_revision.filter(|expected| *expected != revision) {
+        let message = format!("{id} was expected as revision {expected} left it, and revision {revision} has changed it: read it again");
+        return Err(Refused { revision, ..refuse(RefusalCode::Conflict, message) });
+    }
     fn set<T: Clone>(field: &mut T, asked: Option<&T>) {
         if let Some(asked) = asked {
             *field = asked.clone();

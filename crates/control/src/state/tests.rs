@@ -110,6 +110,25 @@ fn a_change_that_expects_another_revision_changes_nothing() {
 }
 
 #[test]
+fn an_edit_of_a_key_that_has_changed_since_changes_nothing() {
+    let mut cluster = Cluster::default();
+    let created = cluster.done(&command(command::Body::CreateKey(CreateKey { key: Some(key("k1")), expected_revision: None }))).revision;
+    let rename = |name: &str, expected_revision| {
+        let name = Some(name.to_owned());
+        command(command::Body::EditKey(EditKey { public_id: "k1".into(), name, expected_revision, ..EditKey::default() }))
+    };
+    // What happens to other things does not matter.
+    cluster.done(&change(&[(Kind::Model, "a/b", "1")], &[], true));
+    let renamed = cluster.done(&rename("first", Some(created))).revision;
+    let refused = cluster.refused(&rename("second", Some(created)));
+    assert_eq!((refused.code(), refused.revision), (RefusalCode::Conflict, renamed), "{}", refused.message);
+    cluster.done(&rename("third", Some(renamed)));
+    cluster.done(&rename("fourth", None));
+    let body = cluster.state.get(Kind::Key, "k1").unwrap().body.clone();
+    assert_eq!(<Key as prost::Message>::decode(body).unwrap().name, "fourth");
+}
+
+#[test]
 fn keys_cannot_be_declared() {
     let mut cluster = Cluster::default();
     assert_eq!(cluster.refused(&change(&[(Kind::Key, "k", "{}")], &[], true)).code(), RefusalCode::Malformed);
