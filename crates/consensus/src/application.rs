@@ -8,6 +8,16 @@ pub trait Application: Send + Sync + 'static {
     /// clock, no randomness, no I/O, no failure. A command that makes no sense is answered, not refused by a panic.
     fn apply(&mut self, index: u64, term: u64, payload: Bytes) -> Bytes;
 
+    /// Whether this version knows all that a command says. One that it does not know was written by a newer version: the node stops before it
+    /// would make something else of it than the others do, and goes on from there once it is upgraded.
+    ///
+    /// # Errors
+    /// What is not known.
+    fn understands(&self, payload: &[u8]) -> Result<(), String> {
+        let _ = payload;
+        Ok(())
+    }
+
     /// The state as it is now, to be written out later. Must be cheap: commits wait for it.
     fn freeze(&self) -> Box<dyn Frozen>;
 

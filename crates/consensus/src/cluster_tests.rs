@@ -1,5 +1,11 @@
 //! Whole nodes over real sockets and real files.
 
+mod distance;
+mod freshness;
+mod handover;
+mod placement;
+mod versions;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,30 +16,39 @@ use parking_lot::Mutex;
 use tidegate_proto::v1;
 use tidegate_runtime::mesh::{PlainDialer, PlainListener};
 
+use self::distance::Between;
 use crate::state_store::tests::Kept;
 use crate::*;
 
 /// An application whose state the test can see.
 #[derive(Clone, Default)]
-struct Seen(Arc<Mutex<Kept>>);
+struct Seen {
+    kept: Arc<Mutex<Kept>>,
+    /// Does not know commands that begin with `newer`.
+    old: bool,
+}
 
 impl Application for Seen {
     fn apply(&mut self, index: u64, term: u64, payload: Bytes) -> Bytes {
-        self.0.lock().apply(index, term, payload)
+        self.kept.lock().apply(index, term, payload)
+    }
+
+    fn understands(&self, payload: &[u8]) -> Result<(), String> {
+        if self.old && payload.starts_with(b"newer") { Err("a newer command".to_owned()) } else { Ok(()) }
     }
 
     fn freeze(&self) -> Box<dyn Frozen> {
-        self.0.lock().freeze()
+        self.kept.lock().freeze()
     }
 
     fn restore(&mut self, sections: Vec<(String, Bytes)>) -> Result<(), RestoreError> {
-        self.0.lock().restore(sections)
+        self.kept.lock().restore(sections)
     }
 }
 
 impl Seen {
     fn has(&self, payload: &[u8]) -> bool {
-        self.0.lock().commands.values().any(|command| command == payload)
+        self.kept.lock().commands.values().any(|command| command == payload)
     }
 }
 
@@ -45,6 +60,9 @@ struct Host {
     address: SocketAddr,
     peers: Vec<String>,
     tune: fn(&mut ConsensusConfig),
+    between: Between,
+    /// Runs a version that does not know all commands.
+    old: bool,
     seen: Seen,
     consensus: Option<Consensus>,
 }
@@ -52,6 +70,11 @@ struct Host {
 impl Host {
     /// A node with an empty volume.
     async fn empty(name: &str, tune: fn(&mut ConsensusConfig)) -> Self {
+        Self::at_the_end_of(&Between::default(), name, tune).await
+    }
+
+    /// The same, with something between it and the others.
+    async fn at_the_end_of(between: &Between, name: &str, tune: fn(&mut ConsensusConfig)) -> Self {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let mut this = Self {
             name: name.to_owned(),
@@ -60,6 +83,8 @@ impl Host {
             address: listener.local_addr().unwrap(),
             peers: Vec::new(),
             tune,
+            between: between.clone(),
+            old: false,
             seen: Seen::default(),
             consensus: None,
         };
@@ -74,9 +99,9 @@ impl Host {
         config.ballast = 1 << 20;
         config.timing = TIMING;
         (self.tune)(&mut config);
-        self.seen = Seen::default();
+        self.seen = Seen { old: self.old, ..Seen::default() };
         let consensus =
-            Consensus::start(config, Box::new(self.seen.clone()), Arc::new(PlainDialer::default()), &prometheus::Registry::new())?;
+            Consensus::start(config, Box::new(self.seen.clone()), self.between.dialer(self.address), &prometheus::Registry::new())?;
         consensus.serve(Arc::new(PlainListener::new(listener)));
         self.consensus = Some(consensus);
         Ok(())
@@ -124,10 +149,15 @@ fn as_they_are(_: &mut ConsensusConfig) {}
 
 /// A cluster of so many voters.
 async fn cluster(names: &[&str], tune: fn(&mut ConsensusConfig)) -> Vec<Host> {
-    let mut hosts = vec![Host::empty(names[0], tune).await];
+    cluster_over(&Between::default(), names, tune).await
+}
+
+/// The same, with something between them.
+async fn cluster_over(between: &Between, names: &[&str], tune: fn(&mut ConsensusConfig)) -> Vec<Host> {
+    let mut hosts = vec![Host::at_the_end_of(between, names[0], tune).await];
     hosts[0].up().init("north").await.unwrap();
     for name in &names[1..] {
-        let host = Host::empty(name, tune).await;
+        let host = Host::at_the_end_of(between, name, tune).await;
         host.up().join_through(&[hosts[0].address.to_string()]).await.unwrap();
         hosts.push(host);
     }
@@ -201,7 +231,7 @@ async fn a_whole_cluster_comes_back_from_its_disks() {
     for number in 0..50 {
         propose(&hosts, &format!("entry {number}")).await;
     }
-    let before = hosts[leader(&hosts).unwrap()].seen.0.lock().clone();
+    let before = hosts[leader(&hosts).unwrap()].seen.kept.lock().clone();
     for host in &mut hosts {
         host.kill().await;
     }
@@ -210,7 +240,7 @@ async fn a_whole_cluster_comes_back_from_its_disks() {
     }
     propose(&hosts, "after").await;
     let lead = leader(&hosts).unwrap();
-    let after = hosts[lead].seen.0.lock().clone();
+    let after = hosts[lead].seen.kept.lock().clone();
     assert!(before.commands.iter().all(|(index, command)| after.commands.get(index) == Some(command)));
 }
 
@@ -228,7 +258,7 @@ async fn an_empty_node_gets_the_state_as_a_snapshot() {
     let last = propose(&hosts, "last").await;
     let applied = joining.up().applied();
     until("the new node has caught up", || *applied.borrow() >= last.index).await;
-    assert_eq!(*joining.seen.0.lock(), *hosts[0].seen.0.lock());
+    assert_eq!(*joining.seen.kept.lock(), *hosts[0].seen.kept.lock());
     assert!(joining.up().status().snapshot > 0, "it could not have come by entries: they were purged");
     hosts.push(joining);
 }
@@ -348,8 +378,13 @@ async fn a_node_that_calls_by_mistake_is_refused_with_the_reason() {
     );
     let mut client = crate::network::client(channel);
     let vote = v1::RaftVote { term: 99, node: 9, committed: false };
-    for (cluster_id, receiver, reason) in [("south", 1, "is of cluster `south`"), ("north", 7, "wants node 7")] {
-        let hello = v1::RaftHello { receiver, ..crate::network::hello::identity(cluster_id, 9) };
+    let strangers = [
+        ("south", 1, 1, "is of cluster `south`"),
+        ("north", 7, 1, "wants node 7"),
+        ("north", 1, 2, "speaks format 2 of the protocol, this node format 1"),
+    ];
+    for (cluster_id, receiver, format, reason) in strangers {
+        let hello = v1::RaftHello { receiver, format, ..crate::network::hello::identity(cluster_id, 9) };
         let request = v1::RaftVoteRequest { hello: Some(hello), vote: Some(vote), ..Default::default() };
         let status = client.vote(request).await.unwrap_err();
         assert_eq!(status.code(), tonic::Code::FailedPrecondition);
@@ -365,7 +400,7 @@ async fn a_backup_becomes_a_new_cluster_that_the_old_members_cannot_join() {
         propose(&old, &format!("entry {number}")).await;
     }
     let backup = old[1].up().backup().await.unwrap();
-    let state = old[1].seen.0.lock().clone();
+    let state = old[1].seen.kept.lock().clone();
     let refused = old[0].up().restore_from("south", backup.clone()).await.unwrap_err();
     assert!(matches!(refused, BackupError::NotEmpty(_)), "{refused}");
     let new = vec![Host::empty("x", as_they_are).await];
@@ -376,7 +411,7 @@ async fn a_backup_becomes_a_new_cluster_that_the_old_members_cannot_join() {
     let refused = new[0].up().restore_from("north", backup.clone()).await.unwrap_err();
     assert!(refused.to_string().contains("another id"), "{refused}");
     new[0].up().restore_from("south", backup).await.unwrap();
-    assert_eq!(*new[0].seen.0.lock(), state);
+    assert_eq!(*new[0].seen.kept.lock(), state);
     let committed = propose(&new, "in the new one").await;
     assert!(committed.index > *state.commands.keys().last().unwrap(), "revisions go on");
     let joining = Host::empty("y", as_they_are).await;

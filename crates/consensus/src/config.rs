@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::placement::PlacementRule;
 use crate::timing::Timing;
 
 /// Settings of consensus on one node.
@@ -23,6 +24,8 @@ pub struct ConsensusConfig {
     pub timing: Timing,
     /// Regions to hand leadership to first when this node stops; in order.
     pub preferred_regions: Vec<String>,
+    /// When leadership moves to a voter that is better placed; `None` leaves it where it is.
+    pub placement: Option<PlacementRule>,
     /// Entries between two snapshots.
     pub snapshot_every: u64,
     /// Entries kept in the log behind a snapshot, so that a node that was away for a moment needs no snapshot.
@@ -45,6 +48,7 @@ impl ConsensusConfig {
             peers: Vec::new(),
             timing: Timing::default(),
             preferred_regions: Vec::new(),
+            placement: Some(PlacementRule::default()),
             snapshot_every: SNAPSHOT_EVERY,
             keep_entries: KEEP_ENTRIES,
             ballast: BALLAST,

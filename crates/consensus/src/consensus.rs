@@ -27,6 +27,7 @@ use crate::network::{Lane, RaftService, Served};
 use crate::node::{Life, Node, Running, flush_time, instance_uuid, leader_of, log_file, tail_limits};
 use crate::space::{Ballast, Room, Space};
 use crate::state_store::{Directory, Offload, Shelf, StateStore};
+use crate::survey;
 use crate::types::{Applied, Command};
 
 /// A committed and applied proposal.
@@ -99,11 +100,18 @@ impl Consensus {
         let cluster_id = log.identity().map_or_else(String::new, |own| own.cluster_id);
         let shelf = Directory::open(&directory.join("snapshots")).map(|directory| Shelf::new(Box::new(directory)));
         let counted = metrics.clone();
-        let state = shelf
-            .and_then(|shelf| {
-                StateStore::open(application, shelf, cluster_id, Offload::Threads, Box::new(move |what| counted.applied(what)))
-            })
-            .map_err(storage("the snapshots"))?;
+        let state = shelf.and_then(|shelf| {
+            StateStore::open(application, shelf, cluster_id, Offload::Threads, Box::new(move |what| counted.applied(what)))
+        });
+        let state = match state {
+            Ok(state) => state,
+            Err(error) => {
+                drop(log);
+                // Whoever starts another version next must find the file closed.
+                let _ = writer.join();
+                return Err(storage("the snapshots")(error));
+            }
+        };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(WORKERS)
             .thread_name("raft")
@@ -425,6 +433,10 @@ impl Consensus {
                 }
             }
         });
+        if let Some(rule) = self.node.config.placement {
+            let shutdown = tasks.shutdown().clone();
+            tasks.spawn_on(handle, "raft-placement", survey::watch(Arc::downgrade(&self.node), rule, shutdown));
+        }
         let node = Arc::downgrade(&self.node);
         let shutdown = tasks.shutdown().clone();
         tasks.spawn_on(handle, "raft-disk", async move {
@@ -477,6 +489,17 @@ async fn look_at_the_disk(node: &Node, ballast: &Ballast) {
             }
         }
         Room::None | Room::Low => {}
+    }
+    // The others may have room: a leader that refuses everything must not stand in their way.
+    if room == Room::None
+        && let Some(running) = node.running()
+        && running.raft.is_leader()
+        && running.membership().voter_ids().count() > 1
+    {
+        match running.transfer_leader(None).await {
+            Ok(successor) => tracing::warn!(successor, "leadership was handed over, as the disk is nearly full"),
+            Err(error) => tracing::warn!(%error, "hand leadership over, as the disk is nearly full"),
+        }
     }
 }
 

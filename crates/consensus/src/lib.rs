@@ -9,12 +9,12 @@
 //!
 //! # Tests with random input
 //!
-//! `cargo test -p tidegate-consensus` runs the share of a pull request. The numbers of seeds are taken from the environment:
+//! `cargo test -p tidegate-consensus` runs the share of a pull request. The environment says otherwise:
 //!
 //! ```text
-//! nightly  TIDEGATE_SIM_SEEDS=20000 TIDEGATE_HISTORY_SEEDS=2000 TIDEGATE_REJOIN_SEEDS=200 TIDEGATE_PARTIAL_SEEDS=500
-//!          TIDEGATE_CRASH_SEEDS=5000 TIDEGATE_DISK_SEEDS=2000 TIDEGATE_FLIP_SEEDS=2000  cargo test --release -p tidegate-consensus
-//! weekly   the same with ten times the numbers, and TIDEGATE_FIRST_SEED for seeds that were not run before
+//! nightly  TIDEGATE_SEEDS=100 cargo test --release -p tidegate-consensus: a hundred times the usual numbers
+//! weekly   TIDEGATE_SEEDS=1000; TIDEGATE_FIRST_SEED begins with seeds that were not run before
+//! some     TIDEGATE_SIM_SEEDS=n, and _HISTORY_, _SAME_, _REJOIN_, _PARTIAL_, _CRASH_, _DISK_ and _FLIP_ for the others
 //! one      TIDEGATE_SEED=n cargo test -p tidegate-consensus NAME; a failure prints this line
 //!          (TIDEGATE_SIM_TRACE=1 and --nocapture say what happened to the simulated machines)
 //! ```
@@ -39,6 +39,7 @@ mod message;
 mod metrics;
 mod network;
 mod node;
+mod placement;
 #[cfg(test)]
 mod seeds;
 #[cfg(test)]
@@ -46,6 +47,7 @@ mod sim;
 mod snapshot;
 mod space;
 mod state_store;
+mod survey;
 mod timing;
 mod types;
 
@@ -55,5 +57,6 @@ pub use consensus::{Committed, Consensus};
 pub use error::{BackupError, ChangeError, InitError, ProposeError, ReadError, StartError};
 pub use member::{Instance, Member, MemberStatus, Role, Status, Uuid};
 pub use network::{RaftService, Served};
+pub use placement::PlacementRule;
 pub use space::Room;
 pub use timing::Timing;

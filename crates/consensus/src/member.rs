@@ -98,8 +98,9 @@ pub struct Status {
     /// On a leader: milliseconds since a quorum has last acknowledged it. A leader acts on the outside world only while this is below
     /// the longest election timeout.
     pub millis_since_quorum_ack: Option<u64>,
-    /// Milliseconds since this node was last known to follow what is agreed: since a quorum has acknowledged it on a leader, since a leader was
-    /// last heard from elsewhere. A follower that is cut off goes on naming the leader it had; only this tells.
+    /// Milliseconds since this node was last known to follow what is agreed: since a quorum has acknowledged it on a leader; elsewhere since a
+    /// quorum has acknowledged the leader, as the leader last told. A follower that is cut off goes on naming the leader it had, and one that
+    /// is cut off together with it even goes on hearing it; only this tells.
     pub millis_since_leader: Option<u64>,
     /// Why proposals are refused for now, when the disk is nearly full.
     pub refusing: Option<String>,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, ForwardReason, RaftError};
-use openraft::{ChangeMembers, Precondition, RaftMetrics};
+use openraft::{ChangeMembers, Instant as _, Precondition, RaftMetrics};
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::ChangeError;
@@ -104,18 +104,35 @@ impl Running {
         self.must_lead()?;
         let metrics = self.raft.metrics().borrow_watched().clone();
         let own = *self.raft.node_id();
-        let target = match to {
+        let targets = match to {
             Some(to) if to == own => return Ok(own),
-            Some(to) if metrics.membership_config.voter_ids().any(|voter| voter == to) => to,
+            Some(to) if metrics.membership_config.voter_ids().any(|voter| voter == to) => vec![to],
             Some(to) => return Err(ChangeError::Refused(format!("node {to} is no voter"))),
-            None => successor(&metrics, &self.preferred_regions)
-                .ok_or_else(|| ChangeError::Refused("there is no other voter to lead".to_owned()))?,
+            None => self.successors(&metrics),
         };
+        if targets.is_empty() {
+            return Err(ChangeError::Refused("there is no other voter to lead".to_owned()));
+        }
         let deadline = Instant::now() + TRANSFER;
-        let term = metrics.current_term;
+        // The word to take over is said once and may be lost, as may the votes: a connection that broke with the other end's last restart is
+        // found out only by using it. So it is said again, to the next in turn when there is a choice, until somebody leads.
+        for target in targets.iter().cycle() {
+            let turn = deadline.min(Instant::now() + self.links.timing().heartbeat * TURN);
+            match timeout_at(turn, self.hand_over(*target, metrics.current_term)).await {
+                Ok(outcome) => return outcome,
+                Err(_) if Instant::now() < deadline => tracing::debug!(node = target, "has not taken over yet"),
+                Err(_) => break,
+            }
+        }
+        Err(ChangeError::Unfinished(format!("nobody of {targets:?} has taken over within {} s", TRANSFER.as_secs())))
+    }
+
+    /// Tells a voter to take over, and waits until somebody leads in a later term than this one.
+    async fn hand_over(&self, target: u64, term: u64) -> Result<u64, ChangeError> {
+        let own = *self.raft.node_id();
         let mut watch = self.raft.metrics();
         self.raft.trigger().transfer_leader(target).await.map_err(|error| ChangeError::Stopped(error.to_string()))?;
-        let handed_over = async {
+        {
             loop {
                 let leader = {
                     let metrics = watch.borrow_watched();
@@ -129,11 +146,31 @@ impl Running {
                     return Err(ChangeError::Stopped("the node stops".to_owned()));
                 }
             }
-        };
-        match timeout_at(deadline, handed_over).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(ChangeError::Unfinished(format!("node {target} has not taken over within {} s", TRANSFER.as_secs()))),
         }
+    }
+
+    /// The voters to lead next, the best first: those that have answered lately, of these those with most of the log, and of these those in
+    /// the first preferred region.
+    fn successors(&self, metrics: &RaftMetrics<Tokio>) -> Vec<u64> {
+        let membership = metrics.membership_config.membership();
+        let matched = |id: &u64| metrics.replication.as_ref().and_then(|replication| replication.get(id)).copied().flatten();
+        let answered = |id: &u64| metrics.heartbeat.as_ref().and_then(|heartbeat| heartbeat.get(id)).copied().flatten();
+        let last = metrics.last_log_index.unwrap_or(0);
+        let lately = self.links.timing().heartbeat * LATELY;
+        let mut voters: Vec<u64> = membership.voter_ids().filter(|id| *id != metrics.id).collect();
+        voters.sort_by_key(|id| {
+            let index = matched(id).map_or(0, |matched| matched.index);
+            let alive = answered(id).is_some_and(|at| at.elapsed() < lately);
+            let rank = self.rank(membership.get_node(id).map_or("", |node| node.region.as_str()));
+            // Whoever lacks only a few entries gets them before the election.
+            std::cmp::Reverse((alive, index + CLOSE >= last, std::cmp::Reverse(rank), index, std::cmp::Reverse(*id)))
+        });
+        voters
+    }
+
+    /// Place of a region among those that leadership goes to first; less is better.
+    pub(crate) fn rank(&self, region: &str) -> usize {
+        self.preferred_regions.iter().position(|name| name == region).unwrap_or(self.preferred_regions.len())
     }
 
     /// One look at what the members wish for: a learner that wants to vote and has caught up becomes a voter, in the place of the voter of its
@@ -251,25 +288,16 @@ fn has_caught_up(metrics: &RaftMetrics<Tokio>, id: u64) -> bool {
     matched.is_some_and(|matched| matched.index + CLOSE >= metrics.last_log_index.unwrap_or(0))
 }
 
-/// The voter to lead next: with most of the log, and of these in the first preferred region.
-fn successor(metrics: &RaftMetrics<Tokio>, preferred: &[String]) -> Option<u64> {
-    let membership = metrics.membership_config.membership();
-    let matched = |id: &u64| metrics.replication.as_ref().and_then(|replication| replication.get(id)).copied().flatten();
-    let last = metrics.last_log_index.unwrap_or(0);
-    membership.voter_ids().filter(|id| *id != metrics.id).max_by_key(|id| {
-        let index = matched(id).map_or(0, |matched| matched.index);
-        let region = membership.get_node(id).map_or("", |node| node.region.as_str());
-        let rank = preferred.iter().position(|name| name == region).unwrap_or(preferred.len());
-        // Whoever lacks only a few entries gets them before the election.
-        (index + CLOSE >= last, std::cmp::Reverse(rank), index, std::cmp::Reverse(*id))
-    })
-}
-
 /// Entries that a node may lack and still count as caught up: at the highest expected rate it has them within 2 s.
 const CLOSE: u64 = 100;
 /// Patience with one step of the reconciler; it looks again anyway.
 const PROMOTION: Duration = Duration::from_secs(10);
 /// Patience with a quorum.
 const CHANGE: Duration = Duration::from_secs(15);
-/// Patience with a successor: after that the ordinary election has begun anyway.
+/// Heartbeats within which a successor takes over: the longest round trip that goes with the interval takes two thirds of one, and there are
+/// three of them and two flushes.
+const TURN: u32 = 4;
+/// Heartbeats within which a living voter has answered.
+const LATELY: u32 = 4;
+/// Patience with all successors: after that the ordinary election has begun anyway.
 const TRANSFER: Duration = Duration::from_secs(5);

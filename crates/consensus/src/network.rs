@@ -12,6 +12,6 @@ mod snapshot;
 pub(crate) use self::client::Network;
 #[cfg(test)]
 pub(crate) use self::leash::leash;
-pub(crate) use self::links::{Lane, Links, client, expect};
+pub(crate) use self::links::{Lane, Links, Outcome, client, expect};
 pub use self::service::{RaftService, Served};
 pub(crate) use self::snapshot::Partial;

@@ -26,6 +26,7 @@ use crate::metrics::Metrics;
 use crate::network::{Links, Network};
 use crate::space::Room;
 use crate::state_store::StateStore;
+use crate::survey::Survey;
 use crate::timing::Timing;
 use crate::types::Tokio;
 
@@ -69,8 +70,11 @@ pub(crate) struct Running {
     /// Changes of the membership, one at a time.
     pub(crate) changes: tokio::sync::Mutex<()>,
     pub(crate) preferred_regions: Vec<String>,
-    /// When a leader's heartbeat was last accepted.
+    /// When a quorum has last acknowledged a leader that this node follows, as far as the leader has told it. That a leader is heard is not
+    /// enough: on the wrong side of a cut it goes on speaking to those who are there with it.
     pub(crate) heard: Mutex<Option<Instant>>,
+    /// How far the voters are from each other.
+    pub(crate) survey: Mutex<Survey>,
 }
 
 impl Node {
@@ -128,6 +132,8 @@ impl Node {
         let raft = Raft::new(own.sender, Arc::new(config), network, self.log.clone(), self.state.clone())
             .await
             .map_err(|error| StartError::Core(error.to_string()))?;
+        let metrics = raft.metrics();
+        links.tell_quorum_age(Box::new(move || quorum_age(&metrics.borrow_watched())));
         let running = Arc::new(Running {
             raft,
             own,
@@ -135,6 +141,7 @@ impl Node {
             changes: tokio::sync::Mutex::new(()),
             preferred_regions: self.config.preferred_regions.clone(),
             heard: Mutex::default(),
+            survey: Mutex::default(),
         });
         *self.running.write() = Some(Arc::clone(&running));
         self.publish_status();
@@ -184,6 +191,12 @@ impl Node {
 }
 
 impl Running {
+    /// A request of a leader was accepted that was sure of its quorum at this time.
+    pub(crate) fn hear(&self, followed: Option<Instant>) {
+        let mut heard = self.heard.lock();
+        *heard = (*heard).max(followed);
+    }
+
     /// The leader, when it is known.
     pub(crate) fn leader(&self) -> Option<Member> {
         let leader = self.raft.metrics().borrow_watched().current_leader?;
@@ -215,7 +228,6 @@ fn status(own: &RaftHello, metrics: &RaftMetrics<Tokio>) -> Status {
     let membership = metrics.membership_config.membership();
     let voters: std::collections::BTreeSet<u64> = membership.voter_ids().collect();
     let last = metrics.last_log_index.unwrap_or(0);
-    let leads = metrics.state == ServerState::Leader;
     let members = membership.nodes().map(|(id, node)| {
         let matched = match &metrics.replication {
             Some(_) if *id == metrics.id => Some(last),
@@ -234,8 +246,6 @@ fn status(own: &RaftHello, metrics: &RaftMetrics<Tokio>) -> Status {
             lag: matched.map(|matched| last.saturating_sub(matched)),
         }
     });
-    let alone = leads && voters.len() == 1 && voters.contains(&metrics.id);
-    let acked = metrics.last_quorum_acked.as_ref().map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX));
     Status {
         cluster_id: own.cluster_id.clone(),
         node_id: own.sender,
@@ -252,12 +262,24 @@ fn status(own: &RaftHello, metrics: &RaftMetrics<Tokio>) -> Status {
         committed: metrics.cluster_committed.or(metrics.local_committed).map_or(0, |id| id.index),
         applied: metrics.last_applied.map_or(0, |id| id.index),
         snapshot: metrics.snapshot.map_or(0, |id| id.index),
-        millis_since_quorum_ack: if alone { Some(0) } else { acked.filter(|_| leads) },
+        millis_since_quorum_ack: quorum_age(metrics),
         millis_since_leader: None,
         refusing: None,
         fatal: metrics.running_state.as_ref().err().map(|error| error_text(error)),
         members: members.collect(),
     }
+}
+
+/// Milliseconds since a quorum has acknowledged this node; `None` unless it leads.
+fn quorum_age(metrics: &RaftMetrics<Tokio>) -> Option<u64> {
+    if metrics.state != ServerState::Leader {
+        return None;
+    }
+    let mut voters = metrics.membership_config.voter_ids();
+    if voters.next() == Some(metrics.id) && voters.next().is_none() {
+        return Some(0);
+    }
+    metrics.last_quorum_acked.as_ref().map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX))
 }
 
 /// openraft's settings. Those that are not named here are its defaults.

@@ -2,13 +2,14 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Runs a test for as many seeds as the variable says, or `seeds`. With `TIDEGATE_SEED` only for that one. Returns the number of runs.
+/// Runs a test for the usual number of seeds times `TIDEGATE_SEEDS`, or for as many as `variable` says. With `TIDEGATE_SEED` only for that
+/// one. Returns the number of runs.
 ///
 /// The seeds are shared out over two threads. Panics with the command that replays the first failure.
-pub(crate) fn run(variable: &str, seeds: u64, test: &str, one: impl Fn(u64) -> Result<(), String> + Sync) -> u64 {
+pub(crate) fn run(variable: &str, usual: u64, test: &str, one: impl Fn(u64) -> Result<(), String> + Sync) -> u64 {
     let only = number("TIDEGATE_SEED");
     let first = only.or_else(|| number("TIDEGATE_FIRST_SEED")).unwrap_or(0);
-    let count = if only.is_some() { 1 } else { number(variable).unwrap_or(seeds) };
+    let count = if only.is_some() { 1 } else { number(variable).unwrap_or(usual * number("TIDEGATE_SEEDS").unwrap_or(1).max(1)) };
     let next = AtomicU64::new(first);
     let work = || {
         loop {

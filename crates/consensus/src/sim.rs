@@ -4,6 +4,7 @@
 //! same run every time.
 
 mod clients;
+mod failover;
 mod faults;
 mod invariants;
 mod linearizable;
@@ -61,7 +62,12 @@ struct Outcome {
 
 /// A cluster that has a leader.
 async fn founded(seed: u64, voters: u64) -> Arc<World> {
-    let world = World::new(seed, TIMING);
+    founded_with(seed, voters, TIMING).await
+}
+
+/// The same, with other intervals.
+async fn founded_with(seed: u64, voters: u64, timing: Timing) -> Arc<World> {
+    let world = World::new(seed, timing);
     for node in 1..=voters {
         world.start(node).await;
     }

@@ -176,7 +176,7 @@ impl<C: Types> RaftStateMachine<C> for StateStore<C> {
         while let Some(item) = entries.next().await {
             let (entry, responder) = item?;
             let index = entry.log_id.index;
-            let response = self.shared.machine.lock().apply(entry);
+            let response = self.shared.machine.lock().apply(entry).map_err(io::Error::other)?;
             // First, so that whoever gets the answer also sees its effect.
             self.shared.applied.send_replace(index);
             (self.shared.on_applied)(&response);

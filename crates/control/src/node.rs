@@ -338,6 +338,10 @@ impl Application for Applied {
         self.0.apply(index, term, payload)
     }
 
+    fn understands(&self, payload: &[u8]) -> Result<(), String> {
+        Machine::understands(payload)
+    }
+
     fn freeze(&self) -> Box<dyn Frozen> {
         Box::new(FrozenState(self.0.freeze()))
     }
@@ -454,8 +458,8 @@ pub fn take_report(fleet: Arc<OnceLock<FleetService>>, followers: Followers, clo
     })
 }
 
-/// Milliseconds since this node last heard from a leader, or from a quorum when it leads: what it serves may be as old as that. That it can
-/// name a leader says nothing: a node that is cut off goes on naming the one it had.
+/// Milliseconds since a quorum was last known to follow the leader that this node hears, or this node when it leads: what it serves may be
+/// as old as that. That it can name a leader says nothing: a node that is cut off goes on naming the one it had.
 fn staleness(agreement: &Agreement, clock: Clock) -> crate::api::sync::Staleness {
     let (agreement, last) = (agreement.clone(), AtomicU64::new(clock.unix_millis()));
     Arc::new(move || {

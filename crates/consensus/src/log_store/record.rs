@@ -25,7 +25,7 @@ pub(super) fn open<M: Message + Default>(key: &[u8], record: &[u8]) -> io::Resul
         return Err(corrupt("an empty record"));
     };
     if format != FORMAT {
-        return Err(corrupt(format!("a record of format {format}; this version reads format {FORMAT}")));
+        return Err(newer(format));
     }
     let Some((sum, body)) = rest.split_at_checked(CHECKSUM) else {
         return Err(corrupt("a record that is too short"));
@@ -34,6 +34,12 @@ pub(super) fn open<M: Message + Default>(key: &[u8], record: &[u8]) -> io::Resul
         return Err(corrupt("a record whose checksum does not match"));
     }
     M::decode(body).map_err(|error| corrupt(format!("a record that is no message of ours: {error}")))
+}
+
+/// An error that says that what is on disk is not for this version. It stays as it is.
+fn newer(format: u8) -> io::Error {
+    let text = format!("the log has a record of format {format}, and this version reads format {FORMAT}: start the version that wrote it");
+    io::Error::new(io::ErrorKind::InvalidData, text)
 }
 
 /// An error that says that what is on disk is not what was written.
@@ -61,6 +67,15 @@ mod tests {
     use tidegate_proto::v1::RaftLogId;
 
     use super::*;
+
+    #[test]
+    fn a_record_of_another_format_is_not_called_damaged() {
+        let mut record = seal(b"key", &RaftLogId::default());
+        record[0] = FORMAT + 1;
+        let error = open::<RaftLogId>(b"key", &record).unwrap_err().to_string();
+        assert!(error.contains("a record of format 2, and this version reads format 1"), "{error}");
+        assert!(!error.contains("damaged"), "{error}");
+    }
 
     #[test]
     fn every_flipped_bit_is_seen() {

@@ -18,6 +18,10 @@ use crate::state_store::tests::Kept;
 use crate::state_store::{Directory, Offload, Shelf, StateStore};
 use crate::types::{Command, LeaderId, Tokio};
 
+const CRASHES: u64 = 300;
+const ERRORS: u64 = 100;
+const FLIPS: u64 = 150;
+
 /// Builds a log on a backend, and a state machine in a directory.
 struct Builder<F>(F);
 
@@ -105,7 +109,7 @@ fn power_loss_at_every_operation(seed: u64) -> Result<(), String> {
 
 #[test]
 fn power_lost_at_any_operation_loses_nothing_that_was_acknowledged() {
-    seeds::run("TIDEGATE_CRASH_SEEDS", 30, "power_lost_at_any_operation", power_loss_at_every_operation);
+    seeds::run("TIDEGATE_CRASH_SEEDS", CRASHES, "power_lost_at_any_operation", power_loss_at_every_operation);
 }
 
 /// A disk that reports an error is not used again: everything behind the error is refused, and nothing that was acknowledged is lost.
@@ -128,7 +132,7 @@ fn disk_error(seed: u64) -> Result<(), String> {
 
 #[test]
 fn a_disk_error_is_final_and_loses_nothing_that_was_acknowledged() {
-    seeds::run("TIDEGATE_DISK_SEEDS", 60, "a_disk_error_is_final", disk_error);
+    seeds::run("TIDEGATE_DISK_SEEDS", ERRORS, "a_disk_error_is_final", disk_error);
 }
 
 /// A flipped bit either is where nothing is kept, or is noticed. It never gives another log.
@@ -149,7 +153,7 @@ fn bit_flip(seed: u64) -> Result<bool, String> {
 #[test]
 fn a_flipped_bit_is_noticed_or_harmless() {
     let noticed = std::sync::atomic::AtomicU64::new(0);
-    let runs = seeds::run("TIDEGATE_FLIP_SEEDS", 150, "a_flipped_bit_is_noticed", |seed| {
+    let runs = seeds::run("TIDEGATE_FLIP_SEEDS", FLIPS, "a_flipped_bit_is_noticed", |seed| {
         noticed.fetch_add(u64::from(bit_flip(seed)?), std::sync::atomic::Ordering::Relaxed);
         Ok(())
     });

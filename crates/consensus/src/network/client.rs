@@ -86,7 +86,8 @@ impl Connection {
         request: AppendEntriesRequest<Tokio>,
         option: &RPCOption,
     ) -> Result<StreamAppendResult<Tokio>, RPCError<Tokio>> {
-        let message = v1::RaftAppendRequest { hello: Some(self.links.hello(self.target)), ..requests::append(&request) };
+        let (hello, quorum_age_ms) = (Some(self.links.hello(self.target)), self.links.quorum_age());
+        let message = v1::RaftAppendRequest { hello, quorum_age_ms, ..requests::append(&request) };
         let mut client = self.links.client(self.target, &self.node, Lane::Urgent);
         let answer = self.urgent(RPCTypes::AppendEntries, option, client.heartbeat(message)).await?;
         requests::read_appended(answer).map_err(malformed)
@@ -101,10 +102,11 @@ impl Connection {
         let under_way = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&under_way);
         let mut hello = Some(self.links.hello(self.target));
+        let links = self.links.clone();
         let (leash, input) = leash(input);
         let messages = input.map(move |request| {
             counted.fetch_add(1, Ordering::Relaxed);
-            v1::RaftAppendRequest { hello: hello.take(), ..requests::append(&request) }
+            v1::RaftAppendRequest { hello: hello.take(), quorum_age_ms: links.quorum_age(), ..requests::append(&request) }
         });
         let mut client = self.links.client(self.target, &self.node, Lane::Append);
         let opened = tokio::time::timeout(stall, client.stream_append(messages)).await;

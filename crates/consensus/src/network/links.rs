@@ -1,7 +1,7 @@
 //! The connections to the other nodes: three for each, made when first needed, and thrown away when they stop answering.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use openraft::RPCTypes;
@@ -44,7 +44,11 @@ struct Shared {
     /// Snapshots on their way at the same time.
     snapshots: Semaphore,
     snapshot_bytes_per_second: u64,
+    quorum_age: OnceLock<QuorumAge>,
 }
+
+/// Milliseconds since a quorum has acknowledged this node as the leader; `None` while it does not lead.
+pub(crate) type QuorumAge = Box<dyn Fn() -> Option<u64> + Send + Sync>;
 
 struct Link {
     node: Instance,
@@ -59,7 +63,18 @@ impl Links {
     pub(crate) fn new(own: RaftHello, dial: Arc<dyn Dial>, timing: Timing, snapshot_bytes_per_second: u64) -> Self {
         let links = Mutex::new(HashMap::new());
         let snapshots = Semaphore::new(SNAPSHOTS_AT_ONCE);
-        Self { shared: Arc::new(Shared { own, dial, timing, links, snapshots, snapshot_bytes_per_second }) }
+        Self { shared: Arc::new(Shared { own, dial, timing, links, snapshots, snapshot_bytes_per_second, quorum_age: OnceLock::new() }) }
+    }
+
+    /// Says how to learn whether this node still leads a quorum. Only once: the connections are there before openraft is.
+    pub(crate) fn tell_quorum_age(&self, age: QuorumAge) {
+        // A second one would be of the same node.
+        let _ = self.shared.quorum_age.set(age);
+    }
+
+    /// See [`QuorumAge`].
+    pub(super) fn quorum_age(&self) -> Option<u64> {
+        self.shared.quorum_age.get().and_then(|age| age())
     }
 
     /// A greeting to another node.

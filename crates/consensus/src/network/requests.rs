@@ -9,7 +9,7 @@ use tidegate_proto::v1;
 use crate::message::{Malformed, Message, optional, required};
 use crate::types::{Entry, LogId, Types, Vote};
 
-/// The request without a greeting.
+/// The request without a greeting, and without what the sender knows of its quorum.
 pub(crate) fn append<C: Types>(request: &AppendEntriesRequest<C>) -> v1::RaftAppendRequest {
     v1::RaftAppendRequest {
         hello: None,
@@ -17,6 +17,7 @@ pub(crate) fn append<C: Types>(request: &AppendEntriesRequest<C>) -> v1::RaftApp
         previous: request.prev_log_id.as_ref().map(Message::to_proto),
         entries: request.entries.iter().map(Message::to_proto).collect(),
         committed: request.leader_commit.as_ref().map(Message::to_proto),
+        quorum_age_ms: None,
     }
 }
 

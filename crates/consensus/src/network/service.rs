@@ -1,13 +1,16 @@
 //! What the other nodes may ask of this one.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _, stream};
 use openraft::Snapshot;
-use openraft::raft::AppendEntriesResponse;
+use openraft::raft::{AppendEntriesResponse, StreamAppendError};
+use parking_lot::Mutex;
 use tidegate_proto::v1;
 use tidegate_proto::v1::raft_server::{Raft, RaftServer};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -74,28 +77,50 @@ impl Raft for Served {
         let first = inbound.message().await?.ok_or_else(|| Status::invalid_argument("a stream without a greeting"))?;
         let running = self.running()?;
         check(&running.own, first.hello.as_ref())?;
+        // When a quorum was last known to follow the sender, by the newest of its messages.
+        let followed = Arc::new(Mutex::new(None));
+        let told = Arc::clone(&followed);
+        // Why the stream ends early: the sender is told, or it would try the same for ever without a reason.
+        let refusal = Arc::new(Mutex::new(None));
+        let refused = Arc::clone(&refusal);
         // The first message that is not as it should be ends the stream, as does the end of the connection.
-        let requests = stream::once(async { Ok(first) }).chain(inbound).scan((), |(), message| {
+        let requests = stream::once(async { Ok(first) }).chain(inbound).scan((), move |(), message| {
             let request = message.ok().and_then(|message| {
-                requests::read_append::<Tokio>(message).inspect_err(|error| tracing::error!(%error, "an append of the leader")).ok()
+                *told.lock() = followed_at(message.quorum_age_ms);
+                match requests::read_append::<Tokio>(message) {
+                    Ok(request) => Some(request),
+                    Err(error) => {
+                        tracing::error!(%error, "an append of the leader");
+                        *refused.lock() = Some(malformed(error));
+                        None
+                    }
+                }
             });
             std::future::ready(request)
         });
-        let answers = running.raft.stream_append(requests.boxed()).map(|result| match result {
-            Ok(result) => Ok(requests::appended::<Tokio>(&result)),
+        let hearer = Arc::clone(&running);
+        let answers = running.raft.stream_append(requests.boxed()).map(move |result| match result {
+            Ok(result) => {
+                if !matches!(result, Err(StreamAppendError::HigherVote(_))) {
+                    hearer.hear(*followed.lock());
+                }
+                Ok(requests::appended::<Tokio>(&result))
+            }
             Err(fatal) => Err(stopped(fatal)),
         });
-        Ok(Response::new(answers.boxed()))
+        let end = stream::once(async move { refusal.lock().take().map(Err) }).filter_map(std::future::ready);
+        Ok(Response::new(answers.chain(end).boxed()))
     }
 
     async fn heartbeat(&self, request: Request<v1::RaftAppendRequest>) -> Result<Response<v1::RaftAppendResponse>, Status> {
         let running = self.greeted(&request, request.get_ref().hello.as_ref())?;
+        let followed = followed_at(request.get_ref().quorum_age_ms);
         let append = requests::read_append::<Tokio>(request.into_inner()).map_err(malformed)?;
         let previous = append.prev_log_id;
         let last = append.entries.last().map(|entry| entry.log_id).or(previous);
         let response = running.raft.append_entries(append).await.map_err(stopped)?;
         if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
-            *running.heard.lock() = Some(tokio::time::Instant::now());
+            running.hear(followed);
         }
         if response == AppendEntriesResponse::Conflict && previous.is_none() {
             return Err(Status::internal("a conflict with the beginning of the log"));
@@ -174,6 +199,14 @@ impl Raft for Served {
         Ok(Response::new(v1::RaftJoinResponse { outcome: Some(outcome) }))
     }
 
+    async fn ping(&self, request: Request<v1::RaftPingRequest>) -> Result<Response<v1::RaftPingResponse>, Status> {
+        let running = self.greeted(&request, request.get_ref().hello.as_ref())?;
+        let row = running.survey.lock().row().into_iter();
+        let micros = |distance: Duration| u64::try_from(distance.as_micros()).unwrap_or(u64::MAX);
+        let round_trips = row.map(|(node, distance)| v1::RaftRoundTrip { node, micros: micros(distance) }).collect();
+        Ok(Response::new(v1::RaftPingResponse { round_trips }))
+    }
+
     async fn identify(&self, request: Request<v1::RaftIdentifyRequest>) -> Result<Response<v1::RaftIdentifyResponse>, Status> {
         check_role(&request)?;
         let Some(running) = self.node.running() else {
@@ -187,6 +220,11 @@ impl Raft for Served {
             v1::RaftIdentifyResponse { cluster_id: running.own.cluster_id.clone(), node_id: running.own.sender, leader, removed };
         Ok(Response::new(response))
     }
+}
+
+/// When the sender of a request was last acknowledged by a quorum. The way here is left out: it is short beside what the age is used for.
+fn followed_at(quorum_age_ms: Option<u64>) -> Option<Instant> {
+    Instant::now().checked_sub(Duration::from_millis(quorum_age_ms?))
 }
 
 /// Takes the frames of a snapshot, and installs it when it is whole and right.

@@ -80,7 +80,7 @@ impl Link {
             Some(answer)
         };
         // A dead connection is noticed by its keep-alive, however patient the call is.
-        let patience = option.soft_ttl().min(super::TIMING.heartbeat * 12);
+        let patience = option.soft_ttl().min(Duration::from_millis(self.world.config.heartbeat_interval) * 12);
         match Sim::timeout(patience, asked).await {
             Ok(Some(answer)) => Ok(answer),
             Ok(None) if self.world.chance(50) => Err(self.unreachable()),

@@ -35,8 +35,8 @@ struct State {
     hosts: BTreeMap<u64, Host>,
     /// Ways that are cut, by direction.
     cuts: BTreeSet<(u64, u64)>,
-    /// Longest time of a message, milliseconds.
-    delay: u64,
+    /// Shortest and longest time of a message, microseconds.
+    delay: (u64, u64),
     /// Messages that are lost, in a thousand.
     loss: u32,
     /// What happened, for comparing two runs.
@@ -90,7 +90,7 @@ impl World {
             random: fastrand::Rng::with_seed(seed),
             hosts: BTreeMap::new(),
             cuts: BTreeSet::new(),
-            delay: 20,
+            delay: (QUICKEST, 20_000),
             loss: 0,
             trace: Vec::new(),
             next_incarnation: 1,
@@ -220,9 +220,17 @@ impl World {
         self.state.lock().cuts.clear();
     }
 
+    /// Messages take up to `delay` milliseconds, and `loss` of a thousand never arrive.
     pub(super) fn weather(&self, delay: u64, loss: u32) {
         let mut state = self.state.lock();
-        (state.delay, state.loss) = (delay, loss);
+        (state.delay, state.loss) = ((QUICKEST, delay * 1_000), loss);
+    }
+
+    /// Every message takes exactly so long, and none is lost.
+    pub(super) fn distance(&self, one_way: Duration) {
+        let micros = one_way.as_micros() as u64;
+        let mut state = self.state.lock();
+        (state.delay, state.loss) = ((micros, micros), 0);
     }
 
     /// Draws from the one source of chance.
@@ -253,7 +261,7 @@ impl State {
         if self.cuts.contains(&(from, to)) || (self.loss > 0 && self.random.u32(0..1_000) < self.loss) {
             return None;
         }
-        Some(Duration::from_micros(self.random.u64(500..=self.delay * 1_000)))
+        Some(Duration::from_micros(self.random.u64(self.delay.0..=self.delay.1)))
     }
 }
 
@@ -270,3 +278,5 @@ pub(super) fn instance(node: u64) -> Instance {
 }
 
 const CLUSTER: &str = "sim";
+/// Of a message within one building, microseconds.
+const QUICKEST: u64 = 500;

@@ -42,7 +42,18 @@ impl Machine {
     }
 
     /// Applies the next entry.
-    pub(crate) fn apply(&mut self, entry: Entry) -> Applied {
+    ///
+    /// # Errors
+    /// When a newer version wrote it; the state is as before.
+    pub(crate) fn apply(&mut self, entry: Entry) -> Result<Applied, Unknown> {
+        if let EntryPayload::Normal(Command::Application(payload)) = &entry.payload {
+            let index = entry.log_id.index;
+            self.application.understands(payload).map_err(|what| Unknown { index, what })?;
+        }
+        Ok(self.apply_known(entry))
+    }
+
+    fn apply_known(&mut self, entry: Entry) -> Applied {
         let log_id = entry.log_id;
         let (index, term) = (log_id.index, log_id.leader_id.term);
         self.last_applied = Some(log_id);
@@ -95,6 +106,14 @@ impl Machine {
     pub(crate) fn allocated(&self, uuid: &Uuid) -> Option<u64> {
         self.allocated.get(uuid).map(|member| member.id)
     }
+}
+
+/// An entry of a newer version.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("entry {index} was written by a newer version: {what}; upgrade this node, it goes on from there")]
+pub(crate) struct Unknown {
+    index: u64,
+    what: String,
 }
 
 /// See [`Machine::freeze`].
