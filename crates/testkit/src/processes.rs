@@ -191,9 +191,16 @@ impl Processes {
 
     /// Starts a role by its name, `control-1` or `edge-eu-1`, inside its region.
     pub fn start(&self, name: &str) {
+        self.start_under(name, &[]);
+    }
+
+    /// The same, under a command that ends in becoming it, such as `nice`.
+    pub fn start_under(&self, name: &str, under: &[&str]) {
         let (role, region) = place(name);
-        let mut command = Command::new(&self.binary);
-        command.args([role, "--log-format", "json", "--config", &self.file(&format!("{name}.yaml"))]);
+        let binary = self.binary.display().to_string();
+        let mut words = under.iter().copied().chain([binary.as_str()]);
+        let mut command = Command::new(words.next().expect("at least the binary"));
+        command.args(words).args([role, "--log-format", "json", "--config", &self.file(&format!("{name}.yaml"))]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = self.wan.spawn(region, &mut command).expect("the binary runs");
         let lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
@@ -227,6 +234,22 @@ impl Processes {
         assert!(told.is_ok_and(|status| status.success()), "{name} cannot be told to stop");
         let code = process.child.wait().expect("a process of ours").code();
         (code, asked.elapsed())
+    }
+
+    /// The process of a running role.
+    #[must_use]
+    pub fn id(&self, name: &str) -> u32 {
+        self.running.lock().get(name).unwrap_or_else(|| panic!("{name} does not run")).child.id()
+    }
+
+    /// Whether a role has ended by itself, and how: its exit code and what it has said. It can be started again then.
+    #[must_use]
+    pub fn ended(&self, name: &str) -> Option<(Option<i32>, String)> {
+        let mut running = self.running.lock();
+        let code = running.get_mut(name)?.child.try_wait().expect("a process of ours")?.code();
+        let process = running.remove(name)?;
+        let said = process.said.lock().join("\n");
+        Some((code, said))
     }
 
     /// What a running role has said, for the message of a failing test.
