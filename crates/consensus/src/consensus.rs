@@ -155,6 +155,16 @@ impl Consensus {
     /// When no leader could be confirmed, or this node lags behind.
     pub async fn read_barrier(&self) -> Result<u64, ReadError> {
         let running = self.node.running().ok_or_else(|| ReadError::Stopped(self.node.why_not()))?;
+        let mut status = self.node.status.subscribe();
+        // Dropping either branch is safe: one reads, the other is a level. The leader goes on answering a node that has stopped, which would then
+        // wait for entries that it does not apply any more.
+        tokio::select! {
+            reached = self.reach(&running) => reached,
+            _ = status.wait_for(|status| status.role == Role::Stopped) => Err(ReadError::Stopped(self.node.why_not())),
+        }
+    }
+
+    async fn reach(&self, running: &Running) -> Result<u64, ReadError> {
         let patience = self.node.config.timing.election_max * 2 + Duration::from_secs(1);
         let deadline = Instant::now() + patience;
         let index = loop {
@@ -347,6 +357,8 @@ impl Consensus {
     /// Stops without handing anything over.
     pub(crate) async fn stop(&self, why: &str) {
         if let Some(running) = self.node.forget_running(why) {
+            // Whoever waits for it need not wait any longer.
+            self.node.publish_status();
             // The core may have failed already; then there is nothing to wait for.
             let _ = running.raft.shutdown().await;
         }

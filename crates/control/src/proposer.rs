@@ -95,8 +95,13 @@ impl Proposer {
     }
 
     async fn answered(&self, index: u64, reply: Reply) -> Result<Applied, SubmitError> {
-        if tokio::time::timeout(CATCH_UP, self.published.reached(index)).await.is_err() {
-            tracing::debug!(index, "this node has not applied what the leader has");
+        let mut status = self.agreement.watch_status();
+        // Dropping either wait is safe: both are levels. A node that stops applies nothing more, and must not keep its caller.
+        tokio::select! {
+            waited = tokio::time::timeout(CATCH_UP, self.published.reached(index)) => if waited.is_err() {
+                tracing::debug!(index, "this node has not applied what the leader has");
+            },
+            _ = status.wait_for(|status| status.role == Role::Stopped) => {}
         }
         match reply.outcome {
             Some(reply::Outcome::Applied(applied)) => Ok(applied),

@@ -39,6 +39,8 @@ pub struct Processes {
     binary: PathBuf,
     directory: tempfile::TempDir,
     running: Mutex<BTreeMap<String, Process>>,
+    /// What those said that were told to stop.
+    last_words: Mutex<BTreeMap<String, String>>,
     sims: BTreeMap<(String, String), SimHandle>,
     _runtime: Runtime,
     // The last field: namespaces go when nothing is left in them.
@@ -93,7 +95,15 @@ impl Processes {
             }
         }
         let directory = tempfile::tempdir().expect("a directory");
-        let mesh = Self { binary: binary.into(), directory, running: Mutex::default(), sims, _runtime: runtime, wan };
+        let mesh = Self {
+            binary: binary.into(),
+            directory,
+            running: Mutex::default(),
+            last_words: Mutex::default(),
+            sims,
+            _runtime: runtime,
+            wan,
+        };
         mesh.write_files(edges_per_region);
         Some(mesh)
     }
@@ -233,7 +243,10 @@ impl Processes {
         let told = Command::new("kill").args(["-s", "TERM", &process.child.id().to_string()]).status();
         assert!(told.is_ok_and(|status| status.success()), "{name} cannot be told to stop");
         let code = process.child.wait().expect("a process of ours").code();
-        (code, asked.elapsed())
+        let took = asked.elapsed();
+        let said = process.said.lock().join("\n");
+        self.last_words.lock().insert(name.to_owned(), said);
+        (code, took)
     }
 
     /// The process of a running role.
@@ -252,10 +265,11 @@ impl Processes {
         Some((code, said))
     }
 
-    /// What a running role has said, for the message of a failing test.
+    /// What a running role has said, or one that was told to stop, for the message of a failing test.
     #[must_use]
     pub fn said(&self, name: &str) -> String {
-        self.running.lock().get(name).map(|process| process.said.lock().join("\n")).unwrap_or_default()
+        let running = self.running.lock().get(name).map(|process| process.said.lock().join("\n"));
+        running.or_else(|| self.last_words.lock().get(name).cloned()).unwrap_or_default()
     }
 
     /// Runs `tidegate` inside a region, towards the control node at `url`.

@@ -1,5 +1,7 @@
 //! What lies between the hosts of a test: time, and ways that are cut.
 
+#![expect(clippy::disallowed_methods, reason = "ends with the runtime of the test")]
+
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;

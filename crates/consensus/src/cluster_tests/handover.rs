@@ -1,5 +1,7 @@
 //! A leader that stops on purpose, with 80 ms of round trip between the nodes.
 
+#![expect(clippy::disallowed_methods, reason = "ends with the runtime of the test")]
+
 use super::distance::Between;
 use super::*;
 
@@ -25,6 +27,16 @@ async fn longest_gap(hosts: &Mutex<Vec<Consensus>>, done: &std::sync::atomic::At
     longest.max(last.elapsed())
 }
 
+/// Reads again and again. Gives how long the last read took, which the node has not answered because it stops.
+async fn read_until_it_stops(node: Consensus) -> Duration {
+    loop {
+        let asked = Instant::now();
+        if let Err(ReadError::Stopped(_)) = node.read_barrier().await {
+            return asked.elapsed();
+        }
+    }
+}
+
 /// Restarts each of three nodes twice, in order, while there are writes. Each leader hands over within a second.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_leader_of_a_rolling_restart_hands_over_at_once() {
@@ -41,9 +53,14 @@ async fn every_leader_of_a_rolling_restart_hands_over_at_once() {
         let place = round % 3;
         let led = hosts[place].up().status().role == Role::Leader;
         let applied = *hosts[place].up().applied().borrow();
+        let reading: Vec<_> = (0..4).map(|_| tokio::spawn(read_until_it_stops(hosts[place].up().clone()))).collect();
         let started = Instant::now();
         hosts[place].up().shutdown().await;
         let took = started.elapsed();
+        for reader in reading {
+            let last = reader.await.unwrap();
+            assert!(last < Duration::from_secs(1), "a read of {} was answered {last:?} after it was asked", hosts[place].name);
+        }
         println!("{} (leader: {led}) stopped in {took:?}", hosts[place].name);
         handles.lock().remove(0);
         hosts[place].consensus = None;

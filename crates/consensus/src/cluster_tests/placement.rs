@@ -1,5 +1,7 @@
 //! Leadership goes where a quorum is near.
 
+#![expect(clippy::disallowed_methods, reason = "ends with the runtime of the test")]
+
 use super::distance::Between;
 use super::*;
 

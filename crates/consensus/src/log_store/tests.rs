@@ -18,7 +18,7 @@ use crate::state_store::tests::Kept;
 use crate::state_store::{Directory, Offload, Shelf, StateStore};
 use crate::types::{Command, LeaderId, Tokio};
 
-const CRASHES: u64 = 300;
+const CRASHES: u64 = 40;
 const ERRORS: u64 = 100;
 const FLIPS: u64 = 150;
 

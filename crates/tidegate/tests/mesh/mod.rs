@@ -9,16 +9,16 @@ use parking_lot::{Mutex, MutexGuard};
 use tidegate_testkit::processes::{Processes, Raw, completion, listener, until};
 
 /// Between two requests at an edge: steady, not as fast as it goes, as the machine has other things to do.
-pub const PAUSE: Duration = Duration::from_millis(20);
+pub(crate) const PAUSE: Duration = Duration::from_millis(20);
 /// As many as a quorum takes.
 const EDGES_PER_REGION: u16 = 4;
 /// A mesh is ten processes: one at a time.
 static ONE: Mutex<()> = Mutex::new(());
 
 /// A mesh that is up, and a key that its edges take.
-pub struct Mesh {
+pub(crate) struct Mesh {
     processes: Processes,
-    pub key: String,
+    pub(crate) key: String,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -31,12 +31,12 @@ impl std::ops::Deref for Mesh {
 }
 
 /// Brings a mesh up by the commands of the documentation: nodes, `init`, `join`, `apply`, a key, edges.
-pub fn mesh(edges: &[&str]) -> Option<Mesh> {
+pub(crate) fn mesh(edges: &[&str]) -> Option<Mesh> {
     mesh_on(edges, |_| {})
 }
 
 /// The same, with something done to its files before anything runs.
-pub fn mesh_on(edges: &[&str], before: impl FnOnce(&Processes)) -> Option<Mesh> {
+pub(crate) fn mesh_on(edges: &[&str], before: impl FnOnce(&Processes)) -> Option<Mesh> {
     let turn = ONE.lock();
     let processes = Processes::prepare(env!("CARGO_BIN_EXE_tidegate"), EDGES_PER_REGION)?;
     before(&processes);
@@ -70,13 +70,13 @@ pub fn mesh_on(edges: &[&str], before: impl FnOnce(&Processes)) -> Option<Mesh> 
 }
 
 /// Members that vote, as the first node sees them.
-pub fn voters(processes: &Processes) -> usize {
+pub(crate) fn voters(processes: &Processes) -> usize {
     let status = processes.status(1).unwrap_or_default();
     status["cluster"]["members"].as_array().into_iter().flatten().filter(|member| member["voter"] == true).count()
 }
 
 /// A write through a node, from a region: the key, or what was said instead.
-pub fn create_key(processes: &Processes, region: &str, node: usize, name: &str) -> Result<String, String> {
+pub(crate) fn create_key(processes: &Processes, region: &str, node: usize, name: &str) -> Result<String, String> {
     let arguments = ["keys", "create", "--name", name, "--organisation", "acme", "--workspace", "dev"];
     let output = processes.run(region, &processes.admin(node), &arguments);
     match output.status.success() {
@@ -86,13 +86,13 @@ pub fn create_key(processes: &Processes, region: &str, node: usize, name: &str) 
 }
 
 /// For people.
-pub fn seconds(time: Duration) -> String {
+pub(crate) fn seconds(time: Duration) -> String {
     format!("{:.2} s", time.as_secs_f64())
 }
 
 /// Writes until one succeeds, through these nodes in turn: the key, and how long it took.
 #[track_caller]
-pub fn write_again(mesh: &Mesh, region: &str, nodes: &[usize], name: &str) -> (String, Duration) {
+pub(crate) fn write_again(mesh: &Mesh, region: &str, nodes: &[usize], name: &str) -> (String, Duration) {
     let mut key = String::new();
     let mut turn = nodes.iter().cycle();
     let gap = until("a write to succeed", || create_key(mesh, region, *turn.next().unwrap(), name).map(|created| key = created).is_ok());
@@ -101,7 +101,7 @@ pub fn write_again(mesh: &Mesh, region: &str, nodes: &[usize], name: &str) -> (S
 
 /// Waits until edges have the keys of what a node has agreed on now. Asking them with a new key would have it taken for an attack.
 #[track_caller]
-pub fn caught_up(mesh: &Mesh, edges: &[&str], node: usize) -> Duration {
+pub(crate) fn caught_up(mesh: &Mesh, edges: &[&str], node: usize) -> Duration {
     let mut revision = None;
     until("a node's revision", || {
         revision = mesh.status(node).and_then(|status| status["node"]["revision"].as_f64());
@@ -114,7 +114,7 @@ pub fn caught_up(mesh: &Mesh, edges: &[&str], node: usize) -> Duration {
 
 /// The node that leads, by a node that says so of itself.
 #[track_caller]
-pub fn leader(mesh: &Mesh) -> usize {
+pub(crate) fn leader(mesh: &Mesh) -> usize {
     let mut found = None;
     until("a leader", || {
         found = (1..=3).find(|node| mesh.status(*node).is_some_and(|status| status["node"]["role"] == "leader"));
@@ -125,7 +125,7 @@ pub fn leader(mesh: &Mesh) -> usize {
 
 /// Steady requests at edges until told to stop. Every answer that is not 200 is kept.
 #[derive(Default)]
-pub struct Steady {
+pub(crate) struct Steady {
     /// Between two requests at an edge.
     pause: Duration,
     stop: AtomicBool,
@@ -136,7 +136,7 @@ pub struct Steady {
 impl Steady {
     /// Sends requests at these edges while `work` runs; then no request may have failed.
     #[track_caller]
-    pub fn during<T>(mesh: &Mesh, edges: &[&str], pause: Duration, work: impl FnOnce() -> T) -> (T, usize) {
+    pub(crate) fn during<T>(mesh: &Mesh, edges: &[&str], pause: Duration, work: impl FnOnce() -> T) -> (T, usize) {
         let steady = Steady { pause, ..Steady::default() };
         let result = std::thread::scope(|scope| {
             for edge in edges {
@@ -171,7 +171,7 @@ impl Steady {
 }
 
 /// Tells whoever works beside a test to stop, also when the test fails.
-pub struct StopOnDrop<'a>(pub &'a AtomicBool);
+pub(crate) struct StopOnDrop<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
