@@ -64,7 +64,7 @@ pub fn start(parts: LeaderParts, tasks: &Tasks) {
 }
 
 /// Whether this node may act as the leader.
-fn leads(status: &Status, lease: Duration) -> bool {
+pub(crate) fn leads(status: &Status, lease: Duration) -> bool {
     let fresh = status.millis_since_quorum_ack.is_some_and(|age| u128::from(age) < lease.as_millis());
     status.role == Role::Leader && fresh && status.refusing.is_none()
 }

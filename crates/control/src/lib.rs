@@ -19,6 +19,7 @@ mod proposer;
 mod published;
 pub mod publisher;
 mod relay;
+pub mod shares;
 pub mod state;
 
 pub use agreement::{Agreement, Alone};

@@ -39,6 +39,7 @@ use crate::proposer::Proposer;
 use crate::published::Published;
 use crate::publisher::Followers;
 use crate::relay::{Peers, RelayService};
+use crate::shares::{ReadLimits, ShareParts, ShareService};
 use crate::state::State;
 use mount::Mounted;
 
@@ -81,6 +82,8 @@ pub struct NodeServices {
     pub validate: Validate,
     /// Rules of keys.
     pub validate_policy: ValidatePolicy,
+    /// Reads limits that span regions from declared things.
+    pub read_limits: ReadLimits,
     /// Version of this build.
     pub build: String,
 }
@@ -141,7 +144,7 @@ impl Node {
     /// # Errors
     /// See [`NodeError`]; nothing runs then.
     pub async fn start(mut config: ControlConfig, services: NodeServices) -> Result<Node, NodeError> {
-        let NodeServices { registry, validate, validate_policy, build } = services;
+        let NodeServices { registry, validate, validate_policy, read_limits, build } = services;
         let (clock, tasks) = (Clock::start(), Tasks::new());
         let metrics = MeshMetrics::register(&registry)?;
         let doors = Doors::open(config.identity.clone(), metrics, clock, &tasks)?;
@@ -184,6 +187,20 @@ impl Node {
         };
         tasks.spawn("fleet-start", parts.start_when_placed(Arc::clone(&fleet), followers.clone(), tasks.clone()));
 
+        let shares = ShareParts {
+            proposer: proposer.clone(),
+            published: published.clone(),
+            peers: Arc::clone(&peers),
+            followers: followers.clone(),
+            read: read_limits,
+            lease: config.consensus.timing.election_max,
+            clock,
+            tasks: tasks.clone(),
+        };
+        let shares = ShareService::new(shares, &registry)?;
+        shares.start();
+        let take_shares = shares.clone();
+
         let api = Admin::new(AdminParts {
             proposer: proposer.clone(),
             published: published.clone(),
@@ -205,6 +222,7 @@ impl Node {
             published: published.clone(),
             followers: followers.clone(),
             take_report: take_report(Arc::clone(&fleet), followers.clone(), clock),
+            take_shares: Arc::new(move |introduction, reports| take_shares.take(introduction, reports)),
             staleness: staleness(&agreement, clock),
             admin: api.clone(),
             limits: SyncLimits::default(),
@@ -214,6 +232,7 @@ impl Node {
             raft: consensus.service(),
             relay: RelayService::server(proposer.clone()),
             sync: SyncServer::from_arc(Arc::clone(&sync_service)),
+            shares: shares.grpc(),
             fleet: Arc::clone(&fleet),
         };
         // On the runtime of consensus: what is served there is light, and heartbeats must not wait for edges or operators.

@@ -8,6 +8,7 @@ mod apply;
 mod audit;
 mod changes;
 mod draft;
+mod grants;
 mod health;
 mod history;
 mod id;
@@ -30,6 +31,7 @@ use tidegate_proto::{Digest, Kind};
 
 pub use audit::{AUDIT_KEPT, Audit, BrokenChain, verify as verify_audit};
 pub use changes::{Changed, Digests, REMEMBERED_CHANGES};
+pub use grants::Grants;
 pub use health::{Health, UptimeCounts, UptimeWindow};
 pub use history::{History, REVISION_BYTES_KEPT, REVISIONS_KEPT};
 pub use id::Id;
@@ -61,6 +63,7 @@ pub struct State {
     members: OrdMap<u64, MemberMeta>,
     changes: Changes,
     health: Health,
+    grants: Grants,
 }
 
 impl State {
@@ -169,6 +172,11 @@ impl State {
     /// How to reach control nodes, by node id.
     pub fn members_meta(&self) -> &OrdMap<u64, MemberMeta> {
         &self.members
+    }
+
+    /// What of budgets that span regions is lent to whom.
+    pub fn grants(&self) -> &Grants {
+        &self.grants
     }
 
     /// Health as agreed.

@@ -14,7 +14,12 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tidegate_consensus::{ConsensusConfig, Timing};
 use tidegate_control::admin::{Access, Role};
+use tidegate_control::shares::Declared;
 use tidegate_control::{ControlConfig, Node, NodeServices};
+use tidegate_proto::Kind;
+use tidegate_proto::v1::shares_client::SharesClient;
+use tidegate_proto::v1::{self, ShareAssign, ShareReports};
+use tidegate_quota::{Dimension, Limit, LimitName, Period, Scope, ShareReport, Window};
 use tokio::net::TcpStream;
 
 /// Far above what any step takes, so that only a hang reaches it.
@@ -49,6 +54,7 @@ async fn start(config: ControlConfig) -> Node {
         registry: prometheus::Registry::new(),
         validate: Arc::new(|_| Ok(())),
         validate_policy: Arc::new(|_| Ok(())),
+        read_limits: Arc::new(read_limits),
         build: "test".into(),
     };
     Node::start(config, services).await.unwrap()
@@ -211,4 +217,114 @@ async fn without_edges_a_staged_change_is_everywhere_at_once() {
     let rollouts = until("the rollout is done", &node, "/rollouts", |rollouts| rollouts["rollouts"][0]["stage"] == "done").await;
     assert_eq!(rollouts["rollouts"][0]["note"], "no edge is connected");
     stop(vec![node]).await;
+}
+
+/// `{"rate": N}`, `{"budget": N}` or `{"regions": […]}`.
+fn read_limits(kind: Kind, body: &[u8]) -> Declared {
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let limit = |name: &str, dimension| {
+        let amount = body[name].as_u64()?;
+        Some(Limit { global: true, ..Limit::new(Scope::Organisation, dimension, amount) })
+    };
+    match kind {
+        Kind::Organisation => {
+            let limits = [limit("rate", Dimension::RequestsPerMinute), limit("budget", Dimension::Spend(Window::Total))];
+            Declared { limits: limits.into_iter().flatten().collect(), regions: Vec::new() }
+        }
+        Kind::Defaults => {
+            let regions = body["regions"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            Declared { limits: Vec::new(), regions: regions.map(str::to_owned).collect() }
+        }
+        _ => Declared::default(),
+    }
+}
+
+/// What the node that leads answers to one report of a region; asked of every node until one does.
+async fn share(nodes: &[Node], region: &str, limit: &LimitName, report: ShareReport) -> ShareAssign {
+    let reports = ShareReports {
+        region: region.into(),
+        edge: format!("{region}-1"),
+        shared_store: true,
+        reports: vec![v1::ShareReport::of(limit, &report)],
+        ..ShareReports::default()
+    };
+    let asking = async {
+        loop {
+            for node in nodes {
+                let mut client = SharesClient::connect(format!("http://{}", node.bound().raft)).await.unwrap();
+                let answer = client.report(reports.clone()).await.unwrap().into_inner();
+                if let Some(share) = answer.assign.and_then(|assign| assign.shares.first().copied()) {
+                    return share;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, asking).await.expect("some node leads and knows the limit")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_regions_were_lent_and_hold_outlives_the_leader_and_reports_cost_no_entries() {
+    const BUDGET: u64 = 5_000_000;
+    let directory = tempfile::tempdir().unwrap();
+    let mut nodes = three(directory.path()).await;
+    let declared = json!({ "immediate": true, "upserts": [
+        { "kind": "organisation", "name": "acme", "spec": { "budget": BUDGET } },
+        { "kind": "organisation", "name": "blue", "spec": { "rate": 600 } },
+        { "kind": "defaults", "name": "mesh", "spec": { "regions": ["eu", "us"] } },
+    ] });
+    good(&nodes[0], Method::POST, "/apply", declared).await;
+    let name = |owner: &str, dimension: Dimension| LimitName {
+        scope: Scope::Organisation,
+        owner: owner.into(),
+        dimension,
+        model: None,
+        provider: None,
+        period: dimension.window().map(|window| Period::containing(0, window, 0)),
+    };
+    let (budget, rate) = (name("acme", Dimension::Spend(Window::Total)), name("blue", Dimension::RequestsPerMinute));
+
+    let asks = ShareReport { id: 1, demand: 100, wanted: 500_000, ..ShareReport::default() };
+    let lent = loop {
+        let share = share(&nodes, "eu", &budget, asks.clone()).await;
+        if share.amount > 0 {
+            break share;
+        }
+    };
+    let held = share(&nodes, "eu", &rate, ShareReport { id: 2, demand: 100, ..ShareReport::default() }).await;
+    assert_eq!((lent.amount, held.amount), (1_500_000, 570));
+
+    // Reports that change nothing leave no trace in the log.
+    let applied = |nodes: &[Node]| nodes.iter().map(|node| node.consensus().status().applied).max().unwrap();
+    let before = applied(&nodes);
+    for id in 10..210 {
+        share(&nodes, "eu", &budget, ShareReport { id, holding: lent.sequence, ..asks.clone() }).await;
+        share(&nodes, "eu", &rate, ShareReport { id, demand: id, holding: held.sequence, ..ShareReport::default() }).await;
+    }
+    let entries = applied(&nodes) - before;
+    println!("400 reports, {entries} entries");
+    assert!(entries <= 4, "{entries} entries for 400 reports");
+
+    let leader = nodes[0].consensus().status().leader.unwrap();
+    let position = nodes.iter().position(|node| node.consensus().status().node_id == leader).unwrap();
+    nodes.remove(position).shutdown(Duration::from_secs(5)).await;
+
+    // The new leader prolongs what one region proves to hold, and does not know yet that the other holds nothing.
+    let proof =
+        ShareReport { id: 300, demand: 100, holding: held.sequence, amount: held.amount, left: 14_000_000, ..ShareReport::default() };
+    let kept = share(&nodes, "eu", &rate, proof).await;
+    assert_eq!(kept.amount, held.amount);
+    assert!(kept.sequence > held.sequence, "newer than what the leader before told");
+    let other = share(&nodes, "us", &rate, ShareReport { id: 301, demand: 10_000, ..ShareReport::default() }).await;
+    assert_eq!(other.amount, 30, "its floor");
+    // Money that was lent stays lent.
+    let greedy = ShareReport { id: 302, demand: 1, wanted: 100 * BUDGET, ..ShareReport::default() };
+    let rest = loop {
+        let share = share(&nodes, "us", &budget, greedy.clone()).await;
+        if share.amount > 0 {
+            break share;
+        }
+    };
+    assert_eq!(rest.amount, BUDGET - lent.amount);
+    stop(nodes).await;
 }

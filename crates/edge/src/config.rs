@@ -663,6 +663,8 @@ pub struct Defaults {
     pub sticky: bool,
     /// Least time that a conversation stays there after its last use; longer where the endpoint's cache lives longer.
     pub sticky_for: Duration,
+    /// The regions that share limits declared `global`; fewer than two share nothing. Of use only where a control plane is followed.
+    pub quota_regions: Vec<String>,
 }
 
 impl Default for Defaults {
@@ -677,6 +679,7 @@ impl Default for Defaults {
             sticky: true,
             // OpenRouter's documented time; shorter would give up caches that still live.
             sticky_for: Duration::from_secs(600),
+            quota_regions: Vec::new(),
         }
     }
 }

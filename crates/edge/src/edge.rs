@@ -32,6 +32,7 @@ use crate::metrics::Metrics;
 use crate::quota::{self, QuotaMetrics, Quotas, Spent};
 use crate::region::RegionHealth;
 use crate::shared::Shared;
+use crate::shares::{self, ShareGauges, ShareLink};
 use crate::state::{RoutingState, StateProblem};
 use crate::sums::SumsView;
 use crate::worker::{Threads, Workers};
@@ -101,6 +102,14 @@ pub enum StartError {
     Io(#[from] std::io::Error),
 }
 
+/// Without a control plane there is nobody to share limits with: each is what it says.
+fn standalone(mut mesh: MeshConfig, following: bool) -> MeshConfig {
+    if !following {
+        mesh.defaults.quota_regions.clear();
+    }
+    mesh
+}
+
 fn listed(problems: &[StateProblem]) -> String {
     problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
@@ -141,7 +150,10 @@ impl Edge {
         let Services { registry, telemetry, routes, clock, control } = services;
         let following = config.control.clone().zip(control);
         let metrics = Metrics::register(&registry)?;
-        let state = RoutingState::build(mesh, None, &metrics).map_err(StartError::Config)?;
+        let region: Arc<str> = config.region.as_str().into();
+        let state = RoutingState::build(standalone(mesh, following.is_some()), None, &metrics).map_err(StartError::Config)?;
+        let state = state.in_region(&region);
+        let shares = Arc::clone(state.owners.shares());
         metrics.state_revision.with_label_values(&["snapshot"]).set(i64::try_from(state.snapshot.revision()).unwrap_or(i64::MAX));
         let background = Tasks::new();
         let mut certificates = Vec::new();
@@ -211,7 +223,8 @@ impl Edge {
             connections: Connections::new(config.limits.connections, config.limits.connections_per_ip),
             in_flight: Arc::new(AtomicUsize::new(0)),
             memory: MemoryWatch::start(config.limits.memory_share, &background),
-            region: config.region.as_str().into(),
+            region,
+            share_link: ShareLink::default(),
             nothing: "".into(),
             openapi: openapi::document().to_string().into(),
             keys: ArcSwap::from_pointee(keys),
@@ -231,6 +244,7 @@ impl Edge {
         let (draining, stop) = (Draining::default(), Shutdown::new());
         let (workers, threads) = Workers::start(shared.config.workers, &shared, &draining, &stop)?;
         registry.register(Box::new(EndpointGauges::new(&shared, &workers)?))?;
+        registry.register(Box::new(ShareGauges::new(&shares)?))?;
         tidegate_runtime::ops::register_process_metrics(&registry)?;
         tidegate_runtime::ops::register_build_info(&registry, &BUILD)?;
         tidegate_runtime::tls::register_certificate_metrics(&registry, certificates.clone(), clock)?;
@@ -246,6 +260,7 @@ impl Edge {
             // Before the first request: what was kept is there at once.
             let link = Link::start(place, link, services);
             background.spawn("control-link", link.run(background.shutdown().clone()));
+            background.spawn("shares", shares::run(Arc::clone(&shared), shares, background.shutdown().clone()));
         }
         background.spawn("spent", quota::keep_restored(Arc::clone(&shared), background.shutdown().clone()));
         let accepting = Tasks::new();
@@ -259,6 +274,7 @@ impl Edge {
             let mut routes = routes;
             routes.push(explain_route(&shared));
             routes.push(crate::usage::route(&shared));
+            routes.push(shares::route(&shared));
             operations.serve(Operations { registry: registry.clone(), readiness: readiness.clone(), routes }, &background);
         }
         Ok(Self {
@@ -312,7 +328,8 @@ impl Edge {
     /// Everything that is wrong with it; the old one stays in use.
     pub fn reload(&self, mesh: MeshConfig) -> Result<(), Vec<StateProblem>> {
         let previous = self.shared.state.load_full();
-        let state = RoutingState::build(mesh, Some(&previous), &self.shared.metrics)?;
+        let following = self.shared.config.control.is_some();
+        let state = RoutingState::build(standalone(mesh, following), Some(&previous), &self.shared.metrics)?;
         let revision = i64::try_from(state.snapshot.revision()).unwrap_or(i64::MAX);
         let keys = Keys::of_config(&state.config.keys, state.config.keys_pepper.as_ref(), &state.config.defaults);
         self.shared.state.store(Arc::new(state));

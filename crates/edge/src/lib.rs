@@ -50,6 +50,7 @@ mod quota;
 mod region;
 mod relay;
 mod shared;
+mod shares;
 mod spare;
 mod stall;
 mod state;

@@ -21,6 +21,7 @@ use crate::memory::MemoryWatch;
 use crate::metrics::Metrics;
 use crate::quota::Quotas;
 use crate::region::RegionHealth;
+use crate::shares::ShareLink;
 use crate::state::RoutingState;
 use crate::sums::SumsView;
 
@@ -60,6 +61,8 @@ pub(crate) struct Shared {
     pub(crate) health_news: Notify,
     /// What the region says about health; empty without a control plane.
     pub(crate) region_health: RegionHealth,
+    /// The way of shared limits to the control link and back.
+    pub(crate) share_link: ShareLink,
     /// The configured region, and the empty string, as every record refers to them.
     pub(crate) region: Arc<str>,
     pub(crate) nothing: Arc<str>,

@@ -176,6 +176,10 @@ impl RoutingState {
         let health = Health::new(&snapshot, previous.map(|previous| &previous.health));
         let owners = Owners::of(&config.organisations, &config.workspaces);
         let owners = match previous {
+            Some(previous) => owners.sharing(&config.defaults.quota_regions, previous.owners.own_region(), previous.owners.shares()),
+            None => owners,
+        };
+        let owners = match previous {
             // The same owners stay the same, so that no key's account is put together again.
             Some(previous) if *previous.owners == owners => Arc::clone(&previous.owners),
             _ => Arc::new(owners),
@@ -190,6 +194,13 @@ impl RoutingState {
         }
         let presets = config.presets.iter().map(|preset| (preset.slug.clone(), preset.clone())).collect();
         Ok(Self { config, snapshot, health, owners, targets, credentials, models, endpoints_by_id, endpoints_in_mesh, origins, presets })
+    }
+
+    /// Says in which region this edge shares limits with others; before anybody else sees this state, and those that follow it inherit it.
+    pub(crate) fn in_region(mut self, region: &Arc<str>) -> Self {
+        let owners = Owners::of(&self.config.organisations, &self.config.workspaces);
+        self.owners = Arc::new(owners.sharing(&self.config.defaults.quota_regions, region, &Arc::default()));
+        self
     }
 
     pub(crate) fn target(&self, endpoint: EndpointIndex) -> &Arc<Target> {

@@ -9,11 +9,13 @@ mod health;
 mod ledger;
 mod problem;
 mod resource;
+mod shares;
 
 pub use health::region_verdict;
 pub use ledger::{RecordError, encode_ended};
 pub use problem::Problem;
 pub use resource::{Digest, Kind, ResourceMap, UnknownKind};
+pub use shares::{LimitRefError, limit_name, limit_ref};
 
 /// Messages and services of `proto/tidegate/v1`.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, reason = "generated")]

@@ -12,7 +12,7 @@ use ulid::Ulid;
 use crate::bucket::{Bucket, Cost, Rule};
 use crate::clock::Micros;
 use crate::decision::{Decision, Entry, Mode, Refusal, RefusalKind, Reservation};
-use crate::limit::Dimension;
+use crate::limit::{Dimension, StoreDown};
 use crate::period::Period;
 use crate::set::{LimitSet, Selection};
 use crate::store::{Remaining, ReserveRequest, SliceRequest};
@@ -71,7 +71,7 @@ impl<'a> Ask<'a> {
     pub(crate) fn reserve(request: &ReserveRequest<'a>, now: Micros, parts: u32) -> Self {
         let limits: &'a LimitSet = request.limits;
         let rows = limits.buckets(request.selection).map(|bucket| {
-            let (amount, rule) = rule(bucket, now, parts);
+            let (amount, rule) = rule_under(limits.on_store_down, bucket, now, parts);
             let cost = capped(rule, bucket.limit.dimension, &request.estimate);
             Row { bucket, rule, amount, least: cost, want: cost }
         });
@@ -90,7 +90,7 @@ impl<'a> Ask<'a> {
     pub(crate) fn slice(request: &SliceRequest<'a>, now: Micros) -> Self {
         let limits: &'a LimitSet = request.limits;
         let rows = limits.buckets(request.selection).map(|bucket| {
-            let (amount, rule) = rule(bucket, now, 1);
+            let (amount, rule) = rule_under(limits.on_store_down, bucket, now, 1);
             let least = capped(rule, bucket.limit.dimension, &request.least);
             let hoped = match rule {
                 Rule::Slots { .. } => u64::from(request.slots),
@@ -147,7 +147,7 @@ impl<'a> Ask<'a> {
                         period: row.rule.period(),
                         amount: row.amount,
                         held: given.held,
-                        remaining: amount_left(&row.rule, given.left),
+                        remaining: amount_left(&row.rule, given.left).saturating_add_unsigned(row.bucket.beyond()),
                         reset_after: reset_after(&row.rule, given.full_in),
                     }
                 });
@@ -201,13 +201,19 @@ pub(crate) fn remaining(bucket: &Arc<Bucket>, rule: &Rule, left: i64, full_in: M
     Remaining {
         bucket: bucket.clone(),
         used: rule.amount(u64::try_from(used).unwrap_or(0)),
-        remaining: amount_left(rule, left),
+        remaining: amount_left(rule, left).saturating_add_unsigned(bucket.beyond()),
         reset_after: reset_after(rule, full_in),
     }
 }
 
+/// A limit's numbers for showing them.
 pub(crate) fn rule(bucket: &Bucket, now: Micros, parts: u32) -> (u64, Rule) {
-    let amount = bucket.amount();
+    rule_under(StoreDown::Closed, bucket, now, parts)
+}
+
+/// A limit's numbers for a key with this policy, which counts where a shared budget's home is away.
+fn rule_under(policy: StoreDown, bucket: &Bucket, now: Micros, parts: u32) -> (u64, Rule) {
+    let amount = bucket.amount(now, policy);
     (amount, bucket.rule(amount, now, u64::from(parts)))
 }
 

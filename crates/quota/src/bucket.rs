@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::{Micros, monotonic};
+use crate::clock::Micros;
 use crate::gcra::Rate;
-use crate::limit::{Dimension, Limit, Window};
+use crate::limit::{Dimension, Limit, StoreDown, Window};
 use crate::period::Period;
 use crate::share::Share;
 use crate::usage::Usage;
@@ -46,9 +46,22 @@ pub(crate) enum Rule {
 }
 
 impl Bucket {
-    /// How much may be used here and now: the declared amount, or this region's share of it.
-    pub fn amount(&self) -> u64 {
-        self.share.as_ref().map_or(self.limit.amount, |share| share.at(monotonic()).min(self.limit.amount))
+    /// How much may be used here at `now` by a key with this policy: the declared amount, or this region's share of it.
+    pub(crate) fn amount(&self, now: Micros, policy: StoreDown) -> u64 {
+        self.share.as_ref().map_or(self.limit.amount, |share| share.usable(&self.limit, self.period_start(now), policy))
+    }
+
+    /// What is left of a shared budget outside of this region; 0 of everything else.
+    pub(crate) fn beyond(&self) -> u64 {
+        self.share.as_ref().map_or(0, |share| share.beyond())
+    }
+
+    /// Start of the budget's period that contains `now`; 0 of everything else.
+    pub(crate) fn period_start(&self, now: Micros) -> Micros {
+        match self.meter() {
+            Meter::Budget(window) => Period::containing(now, window, self.limit.utc_offset_minutes).start,
+            Meter::Rate | Meter::Slots => 0,
+        }
     }
 
     /// How it is counted.

@@ -7,6 +7,7 @@ use crate::bucket::{Bucket, Meter};
 use crate::limit::{Funding, StoreDown};
 use crate::local::POSTPAID_PART;
 use crate::set::{LimitSet, Selection};
+use crate::share::Allocator;
 
 /// Where a limit is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub struct Topology {
     pub most_edges: u32,
     /// Regions that serve this organisation.
     pub regions: u32,
+    /// Regions that are declared to share global limits; fewer than two share nothing.
+    pub sharing: u32,
     /// Whether the store is shared by the edges (Redis), or each edge counts by itself.
     pub shared_store: bool,
 }
@@ -50,22 +53,22 @@ fn bound(bucket: &Arc<Bucket>, policy: StoreDown, topology: Topology) -> Bound {
     let limit = &bucket.limit;
     let amount = limit.amount;
     let (known, most) = (u64::from(topology.known_edges.max(1)), u64::from(topology.most_edges.max(topology.known_edges).max(1)));
-    let regions = if limit.global { 1 } else { u64::from(topology.regions.max(1)) };
+    let sharing = u64::from(topology.sharing);
+    let is_shared = limit.global && sharing > 1;
+    let regions = if is_shared { 1 } else { u64::from(topology.regions.max(1)) };
     let mut words = Vec::new();
 
     let counters = if topology.shared_store { 1 } else { known };
     let edge_part = part(bucket, amount, counters).saturating_mul(if topology.shared_store { 1 } else { most });
     let store_up = edge_part.saturating_mul(regions);
-    match (limit.global, regions) {
-        (true, _) => {
-            words.push("Shared by all regions: the sum of their shares never exceeds the limit, also while a region is cut off.".to_owned())
-        }
-        (false, 1) => {}
-        (false, regions) => {
-            words.push(format!(
-                "Counted in each of {regions} regions by itself: {regions} times the limit in all. `global: true` shares it."
-            ));
-        }
+    if is_shared {
+        words.push(shared_words(bucket, sharing));
+    } else if limit.global && regions > 1 {
+        words.push(format!(
+            "Counted in each of {regions} regions by itself, though it is global: name the regions in `defaults.quota_regions`."
+        ));
+    } else if regions > 1 {
+        words.push(format!("Counted in each of {regions} regions by itself: {regions} times the limit in all. `global: true` shares it."));
     }
     if !topology.shared_store && known > 1 {
         words.push(format!("No shared store: each of {known} known edges counts a part by itself."));
@@ -116,6 +119,27 @@ fn bound(bucket: &Arc<Bucket>, policy: StoreDown, topology: Topology) -> Bound {
         Meter::Slots | Meter::Budget(_) => 0,
     };
     Bound { bucket: bucket.clone(), store_up, store_down, burst, failover, words }
+}
+
+/// How a limit is shared, and what happens without home.
+fn shared_words(bucket: &Bucket, regions: u64) -> String {
+    let limit = &bucket.limit;
+    match (bucket.meter(), limit.funding) {
+        (Meter::Rate | Meter::Slots, _) => format!(
+            "Shared by {regions} regions: the sum of their shares never exceeds the limit. A region that is cut off keeps its share for 15 s, \
+             then {}, which is always reserved for it.",
+            Allocator::floor_of(limit.amount, &vec!["".into(); usize::try_from(regions).unwrap_or(1)], "")
+        ),
+        (Meter::Budget(_), Funding::Prepaid) => format!(
+            "Shared by {regions} regions, which are lent a hundredth of what is left at a time, at least $1. A region that is cut off spends what \
+             it was lent, then nothing."
+        ),
+        (Meter::Budget(_), Funding::Postpaid) => format!(
+            "Shared by {regions} regions, which are lent a hundredth of what is left at a time, at least $1 or ten requests. A region that is cut \
+             off spends what it was lent, then up to {} more by the key's `on_store_down`.",
+            limit.amount / POSTPAID_PART / regions
+        ),
+    }
 }
 
 /// What one of `counters` allows: exact for a rate, never below one for what is countable.

@@ -19,12 +19,13 @@ pub use self::worker::GateWorker;
 use self::worker::Work;
 use crate::ask::{Ask, micros};
 use crate::clock::{Clock, Micros};
-use crate::decision::{Decision, Mode, Reservation};
+use crate::decision::{Decision, Mode, Refusal, RefusalKind, Reservation};
 use crate::denials::Denials;
 use crate::local::Local;
 use crate::metrics::Metrics;
 use crate::set::{LimitSet, Selection};
 use crate::settlement::Settlement;
+use crate::share::{Share, Waiting};
 use crate::store::{QuotaStore, ReserveRequest, SliceRequest, Snapshot, StoreError};
 use crate::usage::Usage;
 use crate::wallet::{Owner, SPENDABLE, Taken, Wallets, slice_id};
@@ -79,6 +80,10 @@ pub enum GateError {
 
 /// Waiting settlements: at 10,000 per second a store may be away for six seconds before the journal has to reconcile.
 const QUEUE: usize = 65_536;
+/// How long a request waits for a larger share: a report to home, an agreement over three regions and the way back take half of it.
+const SHARE_PATIENCE: Duration = Duration::from_millis(1_500);
+/// What a caller is told to wait for home.
+const HOME_WAIT: Duration = Duration::from_secs(2);
 /// After a failed call a key is decided locally for this long.
 const LOCAL_FOR: Micros = 1_000_000;
 
@@ -144,15 +149,27 @@ impl Gate {
         self.edges.store(edges.max(1), Ordering::Relaxed);
     }
 
-    /// The decision, if it can be made without waiting.
+    /// The decision, if it can be made without waiting. Counts the request towards its region's demand for shared limits: ask once, and
+    /// [`Gate::reserve`] when there is none.
     pub fn reserve_now(&self, request: &ReserveRequest<'_>) -> Option<Decision> {
+        if request.limits.is_shared {
+            request.limits.note_demand(request.selection, &request.estimate);
+            // A refusal may be mended by what the other regions do not use.
+            let decision = self.without_waiting(request).filter(|decision| shortage(decision, &request.estimate, self.now()).is_none())?;
+            return Some(self.decided(unknown_budget(decision, &request.estimate, self.now()), self.now()));
+        }
+        let decision = self.without_waiting(request)?;
+        Some(self.decided(decision, self.now()))
+    }
+
+    fn without_waiting(&self, request: &ReserveRequest<'_>) -> Option<Decision> {
         let now = self.now();
         if request.selection.is_empty() {
             // Nothing is limited: nothing is counted.
             return Some(Decision::Allowed(Ask::reserve(request, now, 1).blank(now)));
         }
         if let Some(decision) = self.store.reserve_now(request) {
-            return Some(self.decided(decision, now));
+            return Some(decision);
         }
         let ask = Ask::reserve(request, now, 1);
         let owner = Owner::of(request);
@@ -166,23 +183,56 @@ impl Gate {
             Some(Taken::Local) => self.local.reserve(request, now, self.edges.load(Ordering::Relaxed)),
             None => Decision::Refused(self.denials.find(&ask, now)?),
         };
-        Some(self.decided(decision, now))
+        Some(decision)
     }
 
-    /// The decision, after at most one round trip to the store. Dropping the future before it is ready gives back what it may have taken.
+    /// The decision, after at most one round trip to the store; where a share of a limit that spans regions is too small, after a moment in
+    /// which home may enlarge it. Dropping the future before it is ready gives back what it may have taken.
     pub async fn reserve(&self, request: &ReserveRequest<'_>) -> Decision {
-        if let Some(decision) = self.reserve_now(request) {
+        let mut decision = self.once(request).await;
+        if request.limits.is_shared {
+            if let Some(share) = shortage(&decision, &request.estimate, self.now()) {
+                // Boxed: few requests ever wait, and all would carry the size of what they might.
+                decision = Box::pin(self.wait_for_share(request, decision, share)).await;
+            }
+            decision = unknown_budget(decision, &request.estimate, self.now());
+        }
+        self.decided(decision, self.now())
+    }
+
+    /// Asks again whenever a share has changed, for a second and a half.
+    async fn wait_for_share(&self, request: &ReserveRequest<'_>, refused: Decision, share: Arc<Share>) -> Decision {
+        let mut decision = refused;
+        let deadline = Instant::now() + SHARE_PATIENCE;
+        let home = share.home().clone();
+        // Counted while this request waits, so that home knows how much is needed.
+        let _waiting = Waiting::new(share, &request.estimate);
+        self.metrics.waited.inc();
+        while shortage(&decision, &request.estimate, self.now()).is_some() {
+            let changed = home.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            home.need();
+            if tokio::time::timeout_at(deadline, changed).await.is_err() {
+                break;
+            }
+            decision = self.once(request).await;
+        }
+        decision
+    }
+
+    async fn once(&self, request: &ReserveRequest<'_>) -> Decision {
+        if let Some(decision) = self.without_waiting(request) {
             return decision;
         }
         let now = self.now();
         let owner = Owner::of(request);
         self.wallets.note(&owner, &request.estimate, now);
-        let decision = if self.slices && self.wallets.may_buy(&owner, now) {
+        if self.slices && self.wallets.may_buy(&owner, now) {
             self.buy_and_take(&owner, request, now).await
         } else {
             self.ask_store(&owner, request, now).await
-        };
-        self.decided(decision, now)
+        }
     }
 
     /// Tells what a reservation was really used for. Never waits.
@@ -389,6 +439,35 @@ impl Gate {
         }
         answer
     }
+}
+
+/// The share whose size alone a refusal is due to, if it may grow within a moment.
+fn shortage(decision: &Decision, usage: &Usage, now: Micros) -> Option<Arc<Share>> {
+    let Decision::Refused(refusal @ Refusal { bucket: Some(bucket), too_big: false, .. }) = decision else { return None };
+    // A refusal of this edge alone has told the store that the request holds nothing: asked again under its id, it would run for nothing.
+    if refusal.kind == RefusalKind::Unavailable || refusal.mode == Mode::Local {
+        return None;
+    }
+    let share = bucket.share.as_ref()?;
+    share.may_grow(bucket.period_start(now), missing(refusal, share, usage)).then(|| Arc::clone(share))
+}
+
+/// A refusal by a budget of which home has not said what is left, or that has enough left elsewhere, is no verdict about the caller.
+fn unknown_budget(mut decision: Decision, usage: &Usage, now: Micros) -> Decision {
+    if let Decision::Refused(refusal) = &mut decision
+        && let Some(bucket) = &refusal.bucket
+        && let Some(share) = &bucket.share
+        && !refusal.too_big
+        && share.is_unknown(bucket.period_start(now), missing(refusal, share, usage))
+    {
+        (refusal.kind, refusal.retry_after) = (RefusalKind::Unavailable, Some(HOME_WAIT));
+    }
+    decision
+}
+
+/// What a refused request needs beyond what is left of its region's share.
+fn missing(refusal: &Refusal, share: &Share, usage: &Usage) -> u64 {
+    usage.amount(share.name().dimension).saturating_sub(u64::try_from(refusal.remaining).unwrap_or(0))
 }
 
 /// Settles to nothing what the store may have given to a caller who left before it answered.

@@ -11,7 +11,8 @@
 //! - [`Gate`]: what an edge asks. Slices for hot keys, remembered refusals, each edge's own counting while the store is away. Its
 //!   [`GateWorker`] runs beside it.
 //! - [`MemoryStore`]: exact on one node, survives restarts by a file. [`RedisStore`]: shared by the edges of a region.
-//! - [`Allocator`] and [`Holder`]: regional shares of global limits, and grants of global budgets. Pure; the control plane carries the messages.
+//! - [`Allocator`], [`BudgetAllocator`] and [`Desk`]: regional shares of global rates, and grants of global budgets. Pure; the control
+//!   plane carries the messages.
 //! - [`explain`]: how wrong each limit can become, in numbers and sentences.
 //!
 //! # What a Redis needs
@@ -66,6 +67,9 @@ pub use period::Period;
 pub use redis::{RedisAuth, RedisLink, RedisOptions, RedisStore, RedisTls, RedisTopology};
 pub use set::{LimitError, LimitSet, Selection, Subject};
 pub use settlement::{Settled, Settlement};
-pub use share::{Allocator, Assign, GRANT_LEASE, Holder, SHARE_LEASE, Share, ShareReport, Shared, Shares};
+pub use share::{
+    Allocator, Assign, BudgetAllocator, Desk, Due, GRANT_LEASE, GrantRow, Holder, Home, LimitName, MOST_REPORTS, Member, Quiet,
+    SHARE_LEASE, Share, ShareReport, ShareView, Shared, Shares, Taken,
+};
 pub use store::{Pending, QuotaStore, Remaining, ReserveRequest, SliceRequest, Snapshot, SpentEntry, StoreError};
 pub use usage::Usage;

@@ -72,6 +72,11 @@ impl Scope {
             Self::Organisation => "organisation",
         }
     }
+
+    /// What a word of [`Scope::as_str`] means.
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Key, Self::Workspace, Self::Organisation].into_iter().find(|scope| scope.as_str() == word)
+    }
 }
 
 impl fmt::Display for Scope {
@@ -110,6 +115,33 @@ impl Dimension {
             Self::Spend(Window::Month) => "spend_month",
             Self::Spend(Window::Total) => "spend_total",
             Self::FreeRequestsPerDay => "free_rpd",
+        }
+    }
+
+    /// What a word of [`Dimension::as_str`] means.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|dimension| dimension.as_str() == word)
+    }
+
+    const ALL: [Self; 10] = [
+        Self::RequestsPerMinute,
+        Self::TokensPerMinute(TokenKind::Input),
+        Self::TokensPerMinute(TokenKind::Output),
+        Self::TokensPerMinute(TokenKind::Both),
+        Self::Concurrent,
+        Self::Spend(Window::Day),
+        Self::Spend(Window::Week),
+        Self::Spend(Window::Month),
+        Self::Spend(Window::Total),
+        Self::FreeRequestsPerDay,
+    ];
+
+    /// The window of a budget.
+    pub const fn window(self) -> Option<Window> {
+        match self {
+            Self::RequestsPerMinute | Self::TokensPerMinute(_) | Self::Concurrent => None,
+            Self::Spend(window) => Some(window),
+            Self::FreeRequestsPerDay => Some(Window::Day),
         }
     }
 

@@ -18,6 +18,8 @@ pub(crate) struct Metrics {
     /// By what they did.
     settlements: [IntCounter; RESULTS.len()],
     pub(crate) lost: IntCounter,
+    /// Requests that waited for a larger share.
+    pub(crate) waited: IntCounter,
 }
 
 /// What a decision was about, for the `kind` label.
@@ -47,12 +49,17 @@ impl Metrics {
                 "tidegate_quota_settlements_dropped_total",
                 "Settlements that did not fit into the queue while the store was away; the usage journal has them.",
             )?,
+            waited: IntCounter::new(
+                "tidegate_quota_share_waits_total",
+                "Requests that waited for a larger share of a limit that spans regions.",
+            )?,
         };
         registry.register(Box::new(metrics.decisions.clone()))?;
         registry.register(Box::new(metrics.durations.clone()))?;
         registry.register(Box::new(metrics.up.clone()))?;
         registry.register(Box::new(settlements))?;
         registry.register(Box::new(metrics.lost.clone()))?;
+        registry.register(Box::new(metrics.waited.clone()))?;
         metrics.up.set(1);
         Ok(metrics)
     }

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::bucket::{Bucket, Meter};
 use crate::limit::{Dimension, Funding, Limit, Scope, StoreDown};
-use crate::share::Shares;
+use crate::share::{Allocator, LimitName, Shares};
+use crate::usage::Usage;
 
 /// Who is counted. Ids are the public ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub struct LimitSet {
     pub(crate) slot: Arc<str>,
     pub(crate) buckets: Vec<Arc<Bucket>>,
     pub(crate) on_store_down: StoreDown,
+    /// Some limit counts against a share.
+    pub(crate) is_shared: bool,
 }
 
 /// The limits of a set that apply to one request: a bit each.
@@ -87,7 +90,7 @@ const MOST: usize = 64;
 pub(crate) const MOST_SLOTS: u64 = 100_000;
 
 /// A thousandth of what a double holds exactly: sums of many reservations stay exact. Nine billion dollars.
-const LARGEST_AMOUNT: u64 = 9_000_000_000_000_000 / 1_000 * 1_000;
+pub(crate) const LARGEST_AMOUNT: u64 = 9_000_000_000_000_000 / 1_000 * 1_000;
 
 impl LimitSet {
     /// Compiles the limits of a key, broadest scope first.
@@ -125,7 +128,7 @@ impl LimitSet {
             buckets.push(Arc::new(Bucket { key: key.into(), limit: limit.clone(), share: None }));
         }
         buckets.sort_by_key(|bucket| std::cmp::Reverse(bucket.limit.scope));
-        Ok(Self { subject, slot, buckets, on_store_down })
+        Ok(Self { subject, slot, buckets, on_store_down, is_shared: false })
     }
 
     /// What every storage key of an organisation begins with. The braces are Redis Cluster's hash tag: one slot, so that one script can
@@ -134,14 +137,34 @@ impl LimitSet {
         format!("q:{{o:{}}}", escaped(organisation)).into()
     }
 
-    /// Counts global limits against this region's shares; without it each region has the whole amount.
+    /// Counts global limits against this region's shares of them, among these declared regions; without it each region has the whole amount.
     #[must_use]
-    pub fn with_shares(mut self, shares: &Shares) -> Self {
+    pub fn with_shares(mut self, shares: &Shares, regions: &[Arc<str>], own: &str) -> Self {
         for bucket in self.buckets.iter_mut().filter(|bucket| bucket.limit.global) {
-            let share = shares.of(bucket);
+            let name = LimitName::of(&bucket.limit, &self.subject);
+            let floor = Allocator::floor_of(bucket.limit.amount, regions, own);
+            let alone = || Self {
+                subject: self.subject.clone(),
+                slot: self.slot.clone(),
+                buckets: vec![bucket.clone()],
+                on_store_down: self.on_store_down,
+                is_shared: false,
+            };
+            let share = shares.of(bucket, name, floor, regions.len() as u64, alone);
             *bucket = Arc::new(Bucket { share: Some(share), ..Bucket::clone(bucket) });
+            self.is_shared = true;
         }
         self
+    }
+
+    /// Counts what a request asks for of shared limits.
+    pub(crate) fn note_demand(&self, selection: Selection, usage: &Usage) {
+        for bucket in self.buckets(selection) {
+            let units = usage.amount(bucket.limit.dimension);
+            if let Some(share) = bucket.share.as_ref().filter(|_| units > 0) {
+                share.ask(units);
+            }
+        }
     }
 
     /// The limits that apply to a request for `model` served by `provider`.
@@ -225,7 +248,7 @@ fn out_of_range(limit: &Limit) -> Option<&'static str> {
 }
 
 /// Ids inside of a storage key: what could end the slot tag or a field is written as `%XX`.
-fn escaped(id: &str) -> String {
+pub(crate) fn escaped(id: &str) -> String {
     let mut out = String::with_capacity(id.len());
     for byte in id.bytes() {
         match byte {

@@ -1,63 +1,33 @@
-//! What a region may use of a global limit: a number with a lease.
+//! Limits that count in several regions together (`global: true`).
 //!
-//! The number comes from the allocator of the limit's home region. When its lease runs out without a newer one, the floor stays: it is
-//! reserved for this region for ever, so using it can never break the sum.
+//! Each region counts against a number with a lease: its *share* of a rate, or its *grant* of a budget. One place, home, says how much:
+//! [`Allocator`] divides rates, [`BudgetAllocator`] lends money. Each edge has a [`Desk`] that says what its region asks for and spends,
+//! and takes over what home answers; decisions read the [`Share`]. Everything but the share itself is pure: messages and times in,
+//! messages out.
+//!
+//! A share belongs to a *cell*: what counts in one place. The edges of a region that share a store are one cell, named like the region; an
+//! edge that counts in its own memory is a cell of its own.
 
 mod allocator;
+mod budget;
+mod desk;
+mod held;
 mod holder;
+mod name;
 
-use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+pub use self::allocator::{Allocator, Assign, Member, Quiet, SHARE_LEASE, ShareReport};
+pub use self::budget::{BudgetAllocator, GRANT_LEASE, GrantRow};
+pub use self::desk::{Desk, Due, MOST_REPORTS};
+pub(crate) use self::held::Waiting;
+pub use self::held::{Home, Share, ShareView, Shares};
+pub use self::holder::{Holder, Taken};
+pub use self::name::LimitName;
 
-use parking_lot::Mutex;
-
-pub use self::allocator::{Allocator, Assign, GRANT_LEASE, SHARE_LEASE, ShareReport, Shared};
-pub use self::holder::Holder;
-use crate::bucket::Bucket;
-use crate::clock::Micros;
-
-/// The share of one limit in this region. Read on the hot path, written by the control link.
-#[derive(Debug, Default)]
-pub struct Share {
-    amount: AtomicU64,
-    until: AtomicU64,
-    floor: AtomicU64,
-}
-
-impl Share {
-    /// What may be used at `now`, by [`crate::monotonic`].
-    pub fn at(&self, now: Micros) -> u64 {
-        // A reader between two writes sees the floor or an amount that was valid: `set` ends the old lease first.
-        let until = self.until.load(Ordering::Acquire);
-        let amount = self.amount.load(Ordering::Acquire);
-        let floor = self.floor.load(Ordering::Acquire);
-        if now < until && until == self.until.load(Ordering::Acquire) { amount } else { floor }
-    }
-
-    /// Takes over an assignment: `amount` until `until` by [`crate::monotonic`], then `floor`.
-    pub fn set(&self, amount: u64, until: Micros, floor: u64) {
-        self.until.store(0, Ordering::Release);
-        self.amount.store(amount, Ordering::Release);
-        self.floor.store(floor, Ordering::Release);
-        self.until.store(until, Ordering::Release);
-    }
-}
-
-/// The shares of this region, by the storage key of the limit. Survives configuration changes.
-#[derive(Debug, Default)]
-pub struct Shares {
-    by_key: Mutex<HashMap<Arc<str>, Arc<Share>>>,
-}
-
-impl Shares {
-    /// The share of a limit; new ones are worth nothing until they are assigned.
-    pub fn of(&self, bucket: &Bucket) -> Arc<Share> {
-        self.by_key.lock().entry(bucket.key.clone()).or_default().clone()
-    }
-
-    /// The share of a storage key, if any limit of this region uses it.
-    pub fn get(&self, key: &str) -> Option<Arc<Share>> {
-        self.by_key.lock().get(key).cloned()
-    }
+/// What is shared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shared {
+    /// A rate or a number of slots: an expired share is free again.
+    Rate,
+    /// A budget of one period: amounts are totals since the period began, and what is spent does not come back.
+    Budget,
 }

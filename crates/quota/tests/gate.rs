@@ -499,7 +499,7 @@ async fn limits_apply_to_their_model_and_provider_only() {
 #[test]
 fn the_worst_case_of_each_limit_is_told_in_numbers() {
     use tidegate_quota::{Topology, explain};
-    let topology = Topology { known_edges: 4, most_edges: 6, regions: 2, shared_store: true };
+    let topology = Topology { known_edges: 4, most_edges: 6, regions: 2, sharing: 2, shared_store: true };
     let rate = Limit::new(Scope::Key, Dimension::RequestsPerMinute, 600);
     let budget = Limit::new(Scope::Organisation, Dimension::Spend(Window::Month), 1_000_000);
     let cases = [
@@ -564,10 +564,13 @@ async fn a_key_without_limits_asks_nobody() {
 async fn a_global_limit_is_counted_against_the_share_and_falls_to_the_floor() {
     use tidegate_quota::{Shares, monotonic};
     let shares = Shares::default();
-    let declared = Limit { global: true, ..Limit::new(Scope::Key, Dimension::Concurrent, 10) };
+    let regions: [Arc<str>; 2] = ["eu".into(), "us".into()];
+    let declared = Limit { global: true, ..Limit::new(Scope::Key, Dimension::Concurrent, 100) };
     let subject = || Subject { organisation: "acme".into(), workspace: None, key: "k".into() };
-    let compile =
-        || Arc::new(LimitSet::compile(subject(), std::slice::from_ref(&declared), StoreDown::Local).unwrap().with_shares(&shares));
+    let compile = || {
+        let limits = LimitSet::compile(subject(), std::slice::from_ref(&declared), StoreDown::Local).unwrap();
+        Arc::new(limits.with_shares(&shares, &regions, "eu"))
+    };
     let limits = compile();
     let store = MemoryStore::default();
     let free = |limits: &Arc<LimitSet>| {
@@ -578,16 +581,15 @@ async fn a_global_limit_is_counted_against_the_share_and_falls_to_the_floor() {
             other => panic!("{other:?}"),
         }
     };
-    assert_eq!(free(&limits), 0, "nothing before it is assigned");
-    let bucket = limits.buckets(limits.select_all()).next().unwrap();
-    let share = shares.get(&bucket.key).unwrap();
+    assert_eq!(free(&limits), 5, "its part of the reserved tenth before it is assigned");
+    let share = shares.all().remove(0);
     share.set(6, monotonic() + 3_600_000_000, 1);
     assert_eq!(free(&limits), 6);
     assert_eq!(free(&compile()), 6, "a new configuration counts against the same share");
     share.set(6, monotonic(), 1);
     assert_eq!(free(&limits), 1, "the lease is over");
-    share.set(50, monotonic() + 3_600_000_000, 1);
-    assert_eq!(free(&limits), 10, "never more than declared");
+    share.set(500, monotonic() + 3_600_000_000, 1);
+    assert_eq!(free(&limits), 100, "never more than declared");
 }
 
 #[tokio::test(start_paused = true)]

@@ -17,6 +17,7 @@ use tidegate_control::api::sync::{Presence, SyncLimits, SyncParts, SyncService};
 use tidegate_control::fleet::{FleetService, HealthTable};
 use tidegate_control::leader::{self, LeaderParts};
 use tidegate_control::publisher::Followers;
+use tidegate_control::shares::{Declared, ShareParts, ShareService};
 use tidegate_control::{Agreement, Alone, Edges, Machine, Peers, Proposer, Published};
 use tidegate_edge::Edge;
 use tidegate_edge::config::{ControlEndpoint, ControlLinkConfig, EdgeConfig, KeyPolicy, MeshConfig, OrganisationConfig};
@@ -66,6 +67,12 @@ pub struct Body {
     pub price: Option<String>,
     /// Of an organisation: requests per minute that its keys share.
     pub requests_per_minute: Option<u64>,
+    /// Of an organisation: requests per minute that its keys share in all regions.
+    pub global_requests_per_minute: Option<u64>,
+    /// Of an organisation: US dollars, ever, that its keys share in all regions.
+    pub global_spend_total: Option<f64>,
+    /// Of the mesh's defaults (named `mesh`): the regions that share limits.
+    pub quota_regions: Vec<String>,
     /// Of an organisation: what it pays on top, parts per million.
     pub markup_ppm: u32,
     /// Compiling it fails with this message.
@@ -74,6 +81,18 @@ pub struct Body {
     pub panic: bool,
     /// Compiling it ends the process.
     pub abort: bool,
+}
+
+impl Body {
+    /// The limits of an organisation.
+    fn limits(&self) -> Vec<Limit> {
+        let rate = |amount| Limit::new(Scope::Organisation, Dimension::RequestsPerMinute, amount);
+        let regional = self.requests_per_minute.map(rate);
+        let global = self.global_requests_per_minute.map(rate);
+        let budget =
+            self.global_spend_total.map(|usd| Limit::new(Scope::Organisation, Dimension::Spend(Window::Total), (usd * 1e6).round() as u64));
+        regional.into_iter().chain(global.into_iter().chain(budget).map(|limit| Limit { global: true, ..limit })).collect()
+    }
 }
 
 impl Default for ControlNode {
@@ -142,6 +161,7 @@ impl ControlNode {
             bake: Duration::ZERO,
         };
         leader::start(leading, &tasks);
+        let (sharing, sharing_peers) = (proposer.clone(), Arc::clone(&peers));
         let admin = Admin::new(AdminParts {
             proposer,
             published: self.published.clone(),
@@ -167,8 +187,21 @@ impl ControlNode {
             let service = health.gather(&self.region, &address, &self.alone, &self.published, &followers, &tasks);
             let _ = fleet.set(service);
         }
+        let shares = ShareParts {
+            proposer: sharing,
+            published: self.published.clone(),
+            peers: sharing_peers,
+            followers: followers.clone(),
+            read: Arc::new(read_limits),
+            lease: Duration::from_secs(1),
+            clock,
+            tasks: tasks.clone(),
+        };
+        let shares = ShareService::new(shares, &prometheus::Registry::new()).expect("a registry of its own");
+        shares.start();
         let service = SyncService::new(SyncParts {
             admin,
+            take_shares: Arc::new(move |introduction, reports| shares.take(introduction, reports)),
             presence: Arc::new(move || Some(presence.clone())),
             published: self.published.clone(),
             followers: followers.clone(),
@@ -353,7 +386,6 @@ pub struct Following {
     /// The node.
     pub node: ControlNode,
     base: Arc<MeshConfig>,
-    edge: EdgeConfig,
     sims: HashMap<String, SimHandle>,
     state: tempfile::TempDir,
     /// The edges' time.
@@ -362,6 +394,8 @@ pub struct Following {
     pub forward: Forward,
     /// Changeable before an edge is started.
     pub link: ControlLinkConfig,
+    /// Changeable before an edge is started.
+    pub edge_config: EdgeConfig,
 }
 
 /// An edge that follows.
@@ -401,7 +435,16 @@ impl Topology {
         region.clone_into(&mut edge.region);
         let endpoint = ControlEndpoint { address: node.address(), region: None };
         let link = ControlLinkConfig { bake: Duration::ZERO, ..ControlLinkConfig::new("edge", vec![endpoint]) };
-        Following { node, base: Arc::new(mesh), edge, sims, state: tempfile::tempdir().expect("a directory"), clock, forward, link }
+        Following {
+            node,
+            base: Arc::new(mesh),
+            edge_config: edge,
+            sims,
+            state: tempfile::tempdir().expect("a directory"),
+            clock,
+            forward,
+            link,
+        }
     }
 }
 
@@ -425,7 +468,7 @@ impl Following {
     /// Starts an edge that keeps its state in this directory.
     pub async fn edge_in(&self, name: &str, state_dir: PathBuf) -> FollowingEdge {
         let control = ControlLinkConfig { edge: name.to_owned(), state_dir: Some(state_dir), ..self.link.clone() };
-        let config = EdgeConfig { control: Some(control), ..self.edge.clone() };
+        let config = EdgeConfig { control: Some(control), ..self.edge_config.clone() };
         let services = tidegate_edge::Services {
             clock: self.clock,
             control: Some(ControlServices {
@@ -451,7 +494,7 @@ impl Following {
     /// The region that its edges are in.
     #[must_use]
     pub fn edge_region(&self) -> String {
-        self.edge.region.clone()
+        self.edge_config.region.clone()
     }
 
     /// Where an edge of this name keeps its state.
@@ -537,12 +580,14 @@ fn compile(base: Arc<MeshConfig>) -> Compile {
         let mut mesh = (*base).clone();
         mesh.keys.clear();
         for ((_, name), body) in bodies.iter().filter(|((kind, _), _)| *kind == Kind::Organisation) {
-            let rate = |amount| Limit::new(Scope::Organisation, Dimension::RequestsPerMinute, amount);
             mesh.organisations.push(OrganisationConfig {
                 fee: Fee { markup_ppm: body.markup_ppm, own_key_ppm: 0 },
-                limits: body.requests_per_minute.map(rate).into_iter().collect(),
+                limits: body.limits(),
                 ..OrganisationConfig::new(name)
             });
+        }
+        if let Some(body) = there(Kind::Defaults, "mesh") {
+            mesh.defaults.quota_regions.clone_from(&body.quota_regions);
         }
         mesh.providers.retain(|provider| there(Kind::Provider, &provider.info.slug).is_some());
         mesh.models.retain(|model| there(Kind::Model, &model.slug).is_some());
@@ -556,6 +601,16 @@ fn compile(base: Arc<MeshConfig>) -> Compile {
         });
         Ok(mesh)
     })
+}
+
+/// What home of shared limits reads from a test's resource.
+fn read_limits(kind: Kind, body: &[u8]) -> Declared {
+    let body = serde_json::from_slice::<Body>(body).unwrap_or_default();
+    match kind {
+        Kind::Organisation => Declared { limits: body.limits(), regions: Vec::new() },
+        Kind::Defaults => Declared { limits: Vec::new(), regions: body.quota_regions },
+        _ => Declared::default(),
+    }
 }
 
 /// `{"grace_seconds": N, "limits": [{"spend_total": USD}, …]}`, or nothing.

@@ -371,21 +371,24 @@ Examples:
   tidegate quota explain team-search --config tidegate.yaml
   tidegate quota explain team-search --config tidegate.yaml --edges 8 --most-edges 20 --regions 3 --json")]
 pub(crate) struct QuotaExplainArgs {
-    /// Name of the key in the configuration.
+    /// Name of the key in the configuration, or its id where the control plane keeps it.
     #[arg(value_name = "KEY")]
     pub(crate) key: String,
-    /// The configuration.
-    #[arg(long, short, value_name = "FILE", env = "TIDEGATE_CONFIG", value_hint = ValueHint::FilePath)]
-    pub(crate) config: PathBuf,
+    /// The configuration that has the key. Without it only what `--operations` shows.
+    #[arg(long, short, value_name = "FILE", env = "TIDEGATE_CONFIG", value_hint = ValueHint::FilePath, required_unless_present = "operations")]
+    pub(crate) config: Option<PathBuf>,
     /// Edges of a region that know of each other.
     #[arg(long, default_value_t = 1)]
     pub(crate) edges: u32,
     /// Edges of a region that may run at most, as an autoscaler may start them. Without it: `--edges`.
     #[arg(long)]
     pub(crate) most_edges: Option<u32>,
-    /// Regions that serve the key.
-    #[arg(long, default_value_t = 1)]
-    pub(crate) regions: u32,
+    /// Regions that serve the key. Without it: those of `defaults.quota_regions`, at least 1.
+    #[arg(long)]
+    pub(crate) regions: Option<u32>,
+    /// Operations port of an edge, such as `http://127.0.0.1:9090`: shows its region's shares of the key's limits as they are now.
+    #[arg(long, value_name = "URL")]
+    pub(crate) operations: Option<String>,
     /// Print one JSON array.
     #[arg(long)]
     pub(crate) json: bool,

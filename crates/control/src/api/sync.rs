@@ -11,8 +11,8 @@ use std::time::Duration;
 use tidegate_proto::Kind;
 use tidegate_proto::v1::sync_server::Sync;
 use tidegate_proto::v1::{
-    ControlMessage, EdgeMessage, EdgesReply, EdgesRequest, GoAway, HealthReport, Hello, KeyInfo, ManageReply, ManageRequest, Welcome,
-    control_message, edge_message,
+    ControlMessage, EdgeMessage, EdgesReply, EdgesRequest, GoAway, HealthReport, Hello, KeyInfo, ManageReply, ManageRequest, ShareReports,
+    Welcome, control_message, edge_message,
 };
 use tidegate_runtime::mesh::{Peer, Role};
 use tidegate_runtime::{Clock, Tasks};
@@ -44,6 +44,9 @@ pub struct Presence {
 /// Takes in what edges report of health.
 pub type TakeReport = Arc<dyn Fn(&Introduction, HealthReport) + Send + std::marker::Sync>;
 
+/// Passes on what edges report of limits that span regions.
+pub type TakeShares = Arc<dyn Fn(&Introduction, ShareReports) + Send + std::marker::Sync>;
+
 /// How old what this node serves may be, milliseconds: the time since it last knew that it is up to date.
 pub type Staleness = Arc<dyn Fn() -> u64 + Send + std::marker::Sync>;
 
@@ -57,6 +60,8 @@ pub struct SyncParts {
     pub followers: Followers,
     /// Where reports go.
     pub take_report: TakeReport,
+    /// Where reports about shared limits go.
+    pub take_shares: TakeShares,
     /// See [`Staleness`].
     pub staleness: Staleness,
     /// Answers what management keys ask through edges.
@@ -307,6 +312,10 @@ impl Conversation {
                 follower.heard(now_ms);
                 (self.parts.take_report)(&self.introduction, report);
             }
+            Some(edge_message::Body::ShareReports(reports)) => {
+                follower.heard(now_ms);
+                (self.parts.take_shares)(&self.introduction, reports);
+            }
             Some(edge_message::Body::KeyMiss(miss)) => {
                 follower.heard(now_ms);
                 let state = self.parts.published.load();
@@ -327,6 +336,7 @@ impl Conversation {
             schema: SCHEMA,
             report_every_ms: REPORT_EVERY_MS,
             bookmark_every_ms: u32::try_from(BOOKMARK_EVERY_MS).unwrap_or(u32::MAX),
+            takes_shares: true,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use tidegate_proto::v1::relay_server::RelayServer;
+use tidegate_proto::v1::shares_server::SharesServer;
 use tidegate_proto::v1::sync_server::SyncServer;
 use tidegate_runtime::Shutdown;
 use tidegate_runtime::mesh::{Accept, BoxFuture, incoming, server};
@@ -15,6 +16,7 @@ use tonic::server::NamedService;
 use crate::api::sync::SyncService;
 use crate::fleet::FleetService;
 use crate::relay::RelayService;
+use crate::shares::ShareService;
 
 type Request = http::Request<Body>;
 type Response = http::Response<Body>;
@@ -25,6 +27,7 @@ pub(super) struct Mounted {
     pub(super) raft: tidegate_consensus::RaftService,
     pub(super) relay: RelayServer<RelayService>,
     pub(super) sync: SyncServer<SyncService>,
+    pub(super) shares: SharesServer<ShareService>,
     /// Empty until the node has a place in a cluster.
     pub(super) fleet: Arc<OnceLock<FleetService>>,
 }
@@ -49,6 +52,9 @@ impl Service<Request> for Mounted {
         }
         if name == SyncServer::<SyncService>::NAME {
             return self.sync.call(request);
+        }
+        if name == SharesServer::<ShareService>::NAME {
+            return self.shares.call(request);
         }
         match self.fleet.get() {
             Some(fleet) if name == tidegate_proto::v1::fleet_server::FleetServer::<FleetService>::NAME => fleet.grpc().call(request),

@@ -153,10 +153,20 @@ impl Followers {
         }
     }
 
-    /// Gives an edge its shares of limits; older ones that were not sent yet are dropped.
+    /// Gives an edge its shares of limits, after those that were not sent yet. Beyond a few messages' worth that wait, the edge reports
+    /// again.
     pub fn offer_shares(&self, edge: &str, assign: &Assign) {
         for follower in self.named(edge) {
-            follower.outbox.lock().assign = Some(assign.clone());
+            let mut outbox = follower.outbox.lock();
+            match &mut outbox.assign {
+                Some(waiting) if waiting.shares.len() + waiting.unknown.len() < SHARES_WAITING => {
+                    waiting.shares.extend_from_slice(&assign.shares);
+                    waiting.unknown.extend_from_slice(&assign.unknown);
+                }
+                Some(_) => {}
+                None => outbox.assign = Some(assign.clone()),
+            }
+            drop(outbox);
             follower.mail.notify_one();
         }
     }
@@ -306,5 +316,7 @@ pub(crate) enum Ends {
 
 /// Length of a bucket of [`Tally`]: a stage of a rollout, so that what is counted is mostly of the stage.
 const TALLY_MS: u64 = 30_000;
+/// Assignments that wait for an edge that does not read.
+const SHARES_WAITING: usize = 2_000;
 /// Answers that wait for an edge that does not read.
 const ANSWERS_WAITING: usize = 16;

@@ -104,6 +104,7 @@ fn action(body: &command::Body) -> &'static str {
         command::Body::PutMember(_) => "put_member",
         command::Body::RemoveMember(_) => "remove_member",
         command::Body::Note(_) => "note",
+        command::Body::GrantBatch(_) => "grant_batch",
     }
 }
 
@@ -126,6 +127,10 @@ fn run<'a>(mut draft: Draft<'a>, body: &'a command::Body) -> Result<(State, Appl
         command::Body::HealthBatch(batch) => {
             let now = draft.now_ms;
             draft.state.health.apply(batch.clone(), now);
+        }
+        command::Body::GrantBatch(batch) => {
+            let now = draft.now_ms;
+            draft.state.grants.apply(batch, now);
         }
         command::Body::AdvanceRollout(asked) => rollouts::advance(&mut draft, asked)?,
         command::Body::RevertRollout(asked) => rollouts::revert(&mut draft, asked)?,

@@ -9,11 +9,11 @@ use bytes::Bytes;
 use prost::Message;
 use thiserror::Error;
 use tidegate_proto::v1::{
-    AuditSection, ChangesSection, HealthSection, HistorySection, MembersSection, MetaSection, PricesSection, RequestsSection,
-    ResourcesSection, RolloutsSection,
+    AuditSection, ChangesSection, GrantsSection, HealthSection, HistorySection, MembersSection, MetaSection, PricesSection,
+    RequestsSection, ResourcesSection, RolloutsSection,
 };
 
-use super::{Audit, BrokenChain, Changes, Health, History, Prices, Requests, Resources, Rollouts, State};
+use super::{Audit, BrokenChain, Changes, Grants, Health, History, Prices, Requests, Resources, Rollouts, State};
 
 /// Number of the format of the sections together; goes up when an older build could not read a newer snapshot.
 pub const FORMAT: u32 = 1;
@@ -58,7 +58,7 @@ impl State {
     pub fn to_sections(&self) -> Vec<(String, Bytes)> {
         let section = |name: &str, message: &dyn Fn() -> Vec<u8>| (name.to_owned(), Bytes::from(message()));
         let (change_floor, change_records) = self.changes.to_wire();
-        vec![
+        let mut sections = vec![
             section(META, &|| self.meta(change_floor.clone()).encode_to_vec()),
             section(RESOURCES, &|| {
                 ResourcesSection { resources: self.resources().map(|resource| resource.as_ref().clone()).collect() }.encode_to_vec()
@@ -77,7 +77,12 @@ impl State {
             section(MEMBERS, &|| MembersSection { members: self.members.values().cloned().collect() }.encode_to_vec()),
             section(CHANGES, &|| ChangesSection { records: change_records.clone() }.encode_to_vec()),
             section(HEALTH, &|| self.health.to_section().encode_to_vec()),
-        ]
+        ];
+        if !self.grants.is_empty() {
+            // Builds that do not know it read every other snapshot.
+            sections.push(section(GRANTS, &|| self.grants.to_section().encode_to_vec()));
+        }
+        sections
     }
 
     /// The state that [`State::to_sections`] was called on.
@@ -99,6 +104,7 @@ impl State {
         let members: MembersSection = take(&mut sections, MEMBERS)?;
         let changes: ChangesSection = take(&mut sections, CHANGES)?;
         let health: HealthSection = take(&mut sections, HEALTH)?;
+        let grants: GrantsSection = if sections.contains_key(GRANTS) { take(&mut sections, GRANTS)? } else { GrantsSection::default() };
         if let Some(unknown) = sections.into_keys().next() {
             return Err(SectionError::Unknown(unknown));
         }
@@ -125,6 +131,7 @@ impl State {
             members: members.members.into_iter().map(|member| (member.node_id, member)).collect(),
             changes: Changes::from_wire(&meta.change_floor.unwrap_or_default(), &changes.records).ok_or(SectionError::Digest(CHANGES))?,
             health: Health::from_section(health).ok_or(SectionError::Digest(HEALTH))?,
+            grants: Grants::from_section(grants).ok_or(SectionError::Digest(GRANTS))?,
         })
     }
 
@@ -169,3 +176,4 @@ const REQUESTS: &str = "requests";
 const MEMBERS: &str = "members_meta";
 const CHANGES: &str = "changes";
 const HEALTH: &str = "health";
+const GRANTS: &str = "grants";

@@ -7,16 +7,27 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use tidegate_ledger::Fee;
-use tidegate_quota::{Limit, LimitSet, StoreDown, Subject};
+use tidegate_quota::{Limit, LimitSet, Shares, StoreDown, Subject};
 
 use super::Keys;
 use crate::config::{KeyConfig, MeshConfig, OrganisationConfig, WorkspaceConfig};
 
-/// The organisations and workspaces of one configuration.
-#[derive(Debug, Default, PartialEq)]
+/// The organisations and workspaces of one configuration, and who shares limits.
+#[derive(Debug, Default)]
 pub(crate) struct Owners {
     organisations: HashMap<String, OrganisationConfig>,
     workspaces: HashMap<String, WorkspaceConfig>,
+    /// The regions that share global limits; fewer than two share nothing.
+    regions: Vec<Arc<str>>,
+    own_region: Arc<str>,
+    /// The same over all configurations of an edge.
+    shares: Arc<Shares>,
+}
+
+impl PartialEq for Owners {
+    fn eq(&self, other: &Self) -> bool {
+        self.organisations == other.organisations && self.workspaces == other.workspaces && self.regions == other.regions
+    }
 }
 
 /// Whom a key says it belongs to.
@@ -56,7 +67,34 @@ impl Owners {
         Self {
             organisations: organisations.iter().map(|one| (one.name.clone(), one.clone())).collect(),
             workspaces: workspaces.iter().map(|one| (one.name.clone(), one.clone())).collect(),
+            ..Self::default()
         }
+    }
+
+    /// Shares global limits among these regions, as the edges of `own` with these shares.
+    pub(crate) fn sharing(self, regions: &[String], own: &Arc<str>, shares: &Arc<Shares>) -> Self {
+        let regions = regions.iter().map(|region| region.as_str().into()).collect();
+        Self { regions, own_region: Arc::clone(own), shares: Arc::clone(shares), ..self }
+    }
+
+    /// Whether global limits are shared among regions.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.regions.len() > 1
+    }
+
+    /// The regions that share them.
+    pub(crate) fn regions(&self) -> &[Arc<str>] {
+        &self.regions
+    }
+
+    /// This edge's shares.
+    pub(crate) fn shares(&self) -> &Arc<Shares> {
+        &self.shares
+    }
+
+    /// This edge's region.
+    pub(crate) fn own_region(&self) -> &Arc<str> {
+        &self.own_region
     }
 }
 
@@ -98,7 +136,14 @@ impl Account {
         };
         let limits = match limits.is_empty() {
             true => None,
-            false => Some(LimitSet::compile(subject, &limits, own.on_store_down).map_err(|error| error.to_string())?.into()),
+            false => {
+                let limits = LimitSet::compile(subject, &limits, own.on_store_down).map_err(|error| error.to_string())?;
+                Some(Arc::new(if owners.is_shared() {
+                    limits.with_shares(&owners.shares, &owners.regions, &owners.own_region)
+                } else {
+                    limits
+                }))
+            }
         };
         Ok(Self {
             organisation: organisation.map(|organisation| organisation.name.as_str().into()),

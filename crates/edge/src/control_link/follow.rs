@@ -230,6 +230,7 @@ impl Link {
     pub(crate) async fn run(mut self, shutdown: Shutdown) {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let shared = Arc::clone(self.shared());
         loop {
             // Losing a branch is safe: connecting, compiling and keeping go on in their own futures, tonic's reader keeps what it has,
             // news that nobody took is told again, and the rest are clocks.
@@ -243,6 +244,10 @@ impl Link {
                 () = sleep_until(self.retry_at), if self.stream.is_none() && self.opening.is_none() => self.connect(),
                 () = self.place.shared.health_news.notified() => self.hurry(),
                 () = sleep_until(self.report_at) => self.report_health(),
+                // What does not fit is reported again.
+                reports = shared.share_link.outgoing(), if self.stream.is_some() => {
+                    self.say(edge_message::Body::ShareReports(reports));
+                }
                 _ = ticks.tick() => self.tick(),
             }
         }
@@ -317,6 +322,7 @@ impl Link {
                     return Err(Ended::OtherCluster(welcome.cluster_id));
                 }
                 self.cluster_id = welcome.cluster_id;
+                self.link_shares(welcome.takes_shares);
                 self.tell_refused();
                 Taken::default()
             }
@@ -345,8 +351,14 @@ impl Link {
                 self.health.heard(view, &Arc::clone(self.shared()));
                 return Ok(());
             }
-            // Keys are pushed whole and shares are not in use.
-            Some(control_message::Body::KeyInfo(_) | control_message::Body::Assign(_)) | None => {
+            // Shares have their own time as well.
+            Some(control_message::Body::Assign(assign)) => {
+                let shares = Arc::clone(self.shared().state.load().owners.shares());
+                self.shared().share_link.heard(&shares, assign);
+                return Ok(());
+            }
+            // Keys are pushed whole.
+            Some(control_message::Body::KeyInfo(_)) | None => {
                 return Ok(());
             }
         };
@@ -533,6 +545,7 @@ impl Link {
         let Some(stream) = self.stream.take() else { return };
         let address = &stream.endpoint.address;
         self.replica.disconnected();
+        self.link_shares(false);
         self.shared().management.disconnected();
         self.shared().metrics.control_connected.set(0);
         let (label, wait) = match ended {
@@ -564,6 +577,11 @@ impl Link {
         if let Some(wait) = self.health.due(&Arc::clone(self.shared())) {
             self.report_at = self.report_at.min(Instant::now() + wait);
         }
+    }
+
+    fn link_shares(&self, takes: bool) {
+        let shares = Arc::clone(self.shared().state.load().owners.shares());
+        self.shared().share_link.link(&shares, takes);
     }
 
     fn report_health(&mut self) {

@@ -1,4 +1,4 @@
-//! A region's share as one edge holds it: which assignment counts, until when.
+//! A cell's share as one edge holds it: which assignment counts, until when.
 //!
 //! Pure. Only answers to own reports count, because only of those the sending time is known; an assignment of an earlier life of this
 //! process answers none of them.
@@ -10,55 +10,96 @@ use crate::clock::Micros;
 use crate::share::Share;
 
 /// The state of one limit on one edge.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Holder {
-    next_report: u64,
     /// Reports that may still be answered, with their sending times.
     sent: VecDeque<(u64, Micros)>,
     sequence: u64,
+    /// The newest assignment that no decision is older than.
+    confirmed: u64,
+    /// When `sequence` becomes that.
+    confirms_at: Micros,
     amount: u64,
     floor: u64,
     until: Micros,
 }
 
+/// What an assignment changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// Nothing, or only the time.
+    Nothing,
+    /// It is larger now, or the first.
+    More,
+    /// It is smaller: home should hear of it as soon as it is confirmed.
+    Less,
+}
+
 /// Answers to older reports are worth nothing: their leases are over.
 const REPORTS: usize = 64;
+/// Decisions that began under a larger share have reached the store by then: ten times what a call may take.
+pub(super) const CONFIRM_AFTER: Micros = 500_000;
 
 impl Holder {
-    /// Holds nothing. `first_report` must differ between lives of a process: a random number.
-    pub fn new(first_report: u64) -> Self {
-        Self { next_report: first_report, sent: VecDeque::new(), sequence: 0, amount: 0, floor: 0, until: 0 }
+    /// Holds nothing.
+    pub fn new() -> Self {
+        Self::default()
     }
 
-    /// A report to send now; about every three seconds, at once after [`Holder::take`] returned true for a smaller share.
-    pub fn report(&mut self, demand: u64, spent: u64, now: Micros) -> ShareReport {
-        let id = self.next_report;
-        self.next_report = self.next_report.wrapping_add(1);
+    /// A report to send now. Its id must differ from those of all other reports of this process and of earlier ones: count from a random
+    /// number. What was spent is to be read after this call.
+    pub fn report(&mut self, id: u64, now: Micros) -> ShareReport {
+        if now >= self.confirms_at {
+            self.confirmed = self.sequence;
+        }
         if self.sent.len() == REPORTS {
             self.sent.pop_front();
         }
         self.sent.push_back((id, now));
-        ShareReport { id, holding: self.sequence, demand, spent }
+        let left = self.until.saturating_sub(now);
+        ShareReport { id, holding: self.confirmed, amount: if left > 0 { self.amount } else { 0 }, left, ..ShareReport::default() }
     }
 
-    /// Takes over an assignment. True when it is another one than before.
-    pub fn take(&mut self, assign: &Assign) -> bool {
-        let Some(&(_, sent_at)) = self.sent.iter().find(|(id, _)| *id == assign.report) else { return false };
+    /// Takes over an assignment.
+    pub fn take(&mut self, assign: &Assign, now: Micros) -> Taken {
+        let Some(&(_, sent_at)) = self.sent.iter().find(|(id, _)| *id == assign.report) else { return Taken::Nothing };
         let until = sent_at.saturating_add(assign.lease);
         if assign.sequence < self.sequence {
-            return false;
+            return Taken::Nothing;
         }
         if assign.sequence == self.sequence {
             self.until = self.until.max(until);
-            return false;
+            return Taken::Nothing;
+        }
+        let less = assign.amount < self.value(now);
+        if !less && now >= self.confirms_at {
+            self.confirmed = assign.sequence;
+        } else {
+            // Also a larger one that comes while a smaller one is not confirmed yet waits for it.
+            self.confirms_at = now.saturating_add(CONFIRM_AFTER);
         }
         (self.sequence, self.amount, self.floor, self.until) = (assign.sequence, assign.amount, assign.floor, until);
-        true
+        if less { Taken::Less } else { Taken::More }
     }
 
     /// What may be used at `now`.
     pub fn value(&self, now: Micros) -> u64 {
         if now < self.until { self.amount } else { self.floor }
+    }
+
+    /// What may be used at `now` within a lease, besides the floor.
+    pub fn leased(&self, now: Micros) -> u64 {
+        if now < self.until { self.amount.saturating_sub(self.floor) } else { 0 }
+    }
+
+    /// The newest assignment's number.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// When a smaller share counts as confirmed; in the past when there is none to confirm.
+    pub fn confirms_at(&self) -> Micros {
+        self.confirms_at
     }
 
     /// Shows it to the decisions; a grant only for what is left of the budget's period, because its amount is counted from the period's

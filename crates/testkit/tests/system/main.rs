@@ -22,6 +22,7 @@ mod region;
 mod reload;
 mod rollout;
 mod routing;
+mod shares;
 mod sticky;
 mod streaming;
 mod translated;

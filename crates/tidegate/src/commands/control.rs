@@ -21,7 +21,7 @@ use tidegate_runtime::signals::StopSignals;
 use super::{BAD_CONFIG, edge, show_problems};
 use crate::admin_client::{ControlPlane, Reason};
 use crate::cli::Global;
-use crate::config::lower::{Agreed, ControlNode, agreed, key_policy};
+use crate::config::lower::{Agreed, ControlNode, agreed, key_policy, shared_limits};
 use crate::config::{self, Environment, Secrets};
 use crate::output::Output;
 
@@ -181,6 +181,7 @@ async fn serve(control: ControlNode) -> anyhow::Result<ExitCode> {
         registry,
         validate: Arc::new(validate),
         validate_policy: Arc::new(|policy| key_policy(policy).map(drop)),
+        read_limits: Arc::new(shared_limits),
         build: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let node = Node::start(control.node, services).await.context("start the control node")?;

@@ -126,6 +126,9 @@ pub(crate) struct Defaults {
     /// Least time that a conversation stays there after its last use; longer where the endpoint's cache lives longer. Without it:
     /// `10m`.
     pub(crate) sticky_for: Option<Span>,
+    /// Every region whose edges share the limits declared `global`, and budgets from credits. Without at least two, each region has the whole
+    /// amount. Add a region here before it serves, while no edge is cut off.
+    pub(crate) quota_regions: Vec<String>,
     /// Serve requests that carry no key. Meant for trying things out: only accepted when every listener is on a loopback address.
     pub(crate) anonymous: bool,
 }

@@ -31,7 +31,7 @@ use super::read::{Environment, Reading};
 use super::scalar::Named;
 use super::suggest;
 use crate::catalog::Catalogue;
-pub(crate) use agreed::{Agreed, agreed, key_policy, section_of};
+pub(crate) use agreed::{Agreed, agreed, key_policy, section_of, shared_limits};
 pub(crate) use control::ControlFiles;
 pub(crate) use control_node::{ControlNode, control_node};
 use place::Place;
@@ -235,6 +235,15 @@ impl<'a> Lowering<'a> {
                 "make a key with `tidegate key new`, or set `defaults.anonymous: true` on a loopback listener",
             );
         }
+        let mut seen = HashSet::new();
+        for (index, region) in raw.quota_regions.iter().enumerate() {
+            let place = place.get("quota_regions").item(index);
+            if region.is_empty() || region.len() > 100 || region.contains('/') || region.chars().any(char::is_control) {
+                self.error(place, format!("`{region}` is not the name of a region"), "write what the edges there have as their `region`");
+            } else if !seen.insert(region) {
+                self.error(place, format!("region `{region}` is named twice"), "name each region once: each has a part of its own");
+            }
+        }
         Defaults {
             model: raw.model.clone(),
             mode: raw.mode.map_or(built_in.mode, ModeName::lower),
@@ -244,6 +253,7 @@ impl<'a> Lowering<'a> {
             anonymous: raw.anonymous,
             sticky: raw.sticky.unwrap_or(built_in.sticky),
             sticky_for: raw.sticky_for.map_or(built_in.sticky_for, |span| span.0),
+            quota_regions: raw.quota_regions.clone(),
         }
     }
 

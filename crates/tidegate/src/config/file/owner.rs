@@ -73,7 +73,7 @@ pub(crate) struct Limit {
     pub(crate) shadow: bool,
     /// Warn from this percentage of use on, in log and metrics.
     pub(crate) warn_at: Option<u8>,
-    /// Meant for all regions together. Not divided among them yet: each region has the whole amount for itself either way.
+    /// Shared by all regions of `defaults.quota_regions`, where a control plane is followed; otherwise each region has the whole amount.
     pub(crate) global: bool,
     /// Where the day begins, in minutes east of UTC, for budgets. Without it: 0.
     pub(crate) utc_offset_minutes: Option<i16>,

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use secrecy::SecretString;
+use tidegate_control::shares::Declared as SharedLimits;
 use tidegate_edge::config::{EndpointConfig, KeyPolicy, MeshConfig, ProviderConfig};
 use tidegate_proto::v1::{Override, OverrideAction, Resource, ResourceId};
 use tidegate_proto::{Kind, Problem};
@@ -131,6 +132,56 @@ pub(crate) fn key_policy(body: &[u8]) -> Result<KeyPolicy, Vec<Problem>> {
         store_content: raw.store_content,
         grace: raw.grace.map(|span| span.0),
     })
+}
+
+/// The limits that a resource declares, and of the mesh's defaults the regions that share them: what home of shared limits needs to know. What
+/// cannot be read declares none; edges refuse it as well.
+pub(crate) fn shared_limits(kind: Kind, body: &[u8]) -> SharedLimits {
+    let limits = |limits| SharedLimits { limits, regions: Vec::new() };
+    match kind {
+        Kind::Key => {
+            let key = <tidegate_proto::v1::Key as prost::Message>::decode(body).ok();
+            limits(key.and_then(|key| key_policy(&key.policy).ok()).map_or_else(Vec::new, |policy| policy.limits))
+        }
+        Kind::Organisation => limits(
+            lowered(body, |lowering, raw: &file::Organisation, place| lowering.organisation_limits(raw, None, place).0).unwrap_or_default(),
+        ),
+        Kind::Workspace => limits(
+            lowered(body, |lowering, raw: &file::Workspace, place| {
+                lowering.owner_limits(&raw.limits, Scope::Workspace, None, place.get("limits"))
+            })
+            .unwrap_or_default(),
+        ),
+        Kind::Defaults => {
+            let regions = lowered(body, |_, raw: &file::Defaults, _| raw.quota_regions.clone());
+            SharedLimits { limits: Vec::new(), regions: regions.unwrap_or_default() }
+        }
+        Kind::Routing | Kind::Provider | Kind::Credential | Kind::Model | Kind::Endpoint | Kind::Preset | Kind::Override => {
+            SharedLimits::default()
+        }
+    }
+}
+
+/// One resource's body by the rules of its section.
+fn lowered<R, T>(body: &[u8], lower: impl for<'a> FnOnce(&mut Lowering<'a>, &R, Place<'a>) -> T) -> Option<T>
+where
+    R: serde::de::DeserializeOwned,
+{
+    let text = str::from_utf8(body).ok()?;
+    let mut report = Report::default();
+    report.sources.push(problem::Source { name: "resource".to_owned(), text: text.to_owned() });
+    let mut tree = Node::read(text, 0, &mut report.problems)?;
+    let raw: R = read_structure(&mut tree, &mut report)?;
+    let environment = Environment::default();
+    let mut lowering = Lowering {
+        environment: &environment,
+        secrets: Secrets::Optional,
+        sealed: Sealed::Unopened,
+        report,
+        whole: Place::of(&tree),
+        dangling: HashMap::new(),
+    };
+    Some(lower(&mut lowering, &raw, Place::of(&tree)))
 }
 
 /// What operators force holds over what is declared.

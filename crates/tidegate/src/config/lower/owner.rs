@@ -15,15 +15,7 @@ impl<'a> Lowering<'a> {
         for (name, organisation) in &raw.0 {
             self.owner_name(name, "an organisation", place);
             let place = place.get(name);
-            let mut limits = self.owner_limits(&organisation.limits, Scope::Organisation, Some(names), place.get("limits"));
-            let credits = organisation.credits.as_ref().and_then(|credits| self.dollars(credits, place.get("credits")));
-            if let Some(credits) = credits {
-                if limits.iter().any(is_whole_total) {
-                    self.error(place.get("credits"), "credits beside a `spend_total` limit count the same", "keep one of them");
-                }
-                let total = Limit::new(Scope::Organisation, Dimension::Spend(Window::Total), credits);
-                limits.push(Limit { funding: Funding::Prepaid, ..total });
-            }
+            let (limits, credits) = self.organisation_limits(organisation, Some(names), place);
             let fee = Fee {
                 markup_ppm: self.percent(organisation.fee.markup_percent.as_ref(), place.get("fee").get("markup_percent")),
                 own_key_ppm: self.percent(organisation.fee.own_key_percent.as_ref(), place.get("fee").get("own_key_percent")),
@@ -31,6 +23,26 @@ impl<'a> Lowering<'a> {
             configs.push(OrganisationConfig { name: name.clone(), fee, limits, credits });
         }
         configs
+    }
+
+    /// The limits of an organisation, that of its credits among them.
+    pub(super) fn organisation_limits(
+        &mut self,
+        organisation: &Organisation,
+        names: Option<&Names>,
+        place: Place<'a>,
+    ) -> (Vec<Limit>, Option<u64>) {
+        let mut limits = self.owner_limits(&organisation.limits, Scope::Organisation, names, place.get("limits"));
+        let credits = organisation.credits.as_ref().and_then(|credits| self.dollars(credits, place.get("credits")));
+        if let Some(credits) = credits {
+            if limits.iter().any(is_whole_total) {
+                self.error(place.get("credits"), "credits beside a `spend_total` limit count the same", "keep one of them");
+            }
+            let total = Limit::new(Scope::Organisation, Dimension::Spend(Window::Total), credits);
+            // Nothing is lent twice: regions that share limits share what was paid.
+            limits.push(Limit { funding: Funding::Prepaid, global: true, ..total });
+        }
+        (limits, credits)
     }
 
     pub(super) fn workspaces(
