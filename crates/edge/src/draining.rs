@@ -56,6 +56,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
+    #[expect(clippy::disallowed_methods, reason = "ends with the runtime of the test")]
     async fn work_ends_by_itself_or_when_asked() {
         let draining = Draining::default();
         assert_eq!(draining.or(ready(7)).await, Some(7));

@@ -1,5 +1,7 @@
 //! Against a socket that says what it is told to.
 
+#![expect(clippy::disallowed_methods, reason = "ends with the runtime of the test")]
+
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
