@@ -7,6 +7,7 @@
 mod apply;
 mod audit;
 mod changes;
+mod credentials;
 mod draft;
 mod grants;
 mod health;

@@ -221,6 +221,34 @@ fn what_a_file_declares_becomes_so_and_can_be_taken_back() {
 }
 
 #[test]
+fn data_keys_move_to_a_new_key_of_the_edges() {
+    let directory = tempfile::tempdir().unwrap();
+    let sealing = sealing(directory.path());
+    let kek = directory.path().join("kek");
+    let kek = kek.to_str().unwrap();
+    let node = Node::start(directory.path(), "c1", &sealing);
+    node.good(&["control", "init", "--cluster-id", "test"]);
+    let mesh = write(directory.path(), "mesh.yaml", MESH);
+    node.good(&["apply", "-f", mesh.to_str().unwrap(), "--yes", "--immediate"]);
+    assert!(node.good(&["kek", "rewrap", "--kek", kek]).starts_with("0 data keys are wrapped with `kek-1`"));
+
+    node.good(&["kek", "new", "--out", kek, "--id", "kek-2", "--rotate"]);
+    let early = node.run(&["kek", "rewrap", "--kek", kek]);
+    assert!(String::from_utf8_lossy(&early.stderr).contains("does not know the key `kek-2`"), "{early:?}");
+    let public = node.good(&["kek", "public", kek]);
+    write(directory.path(), "kek.pub", &public);
+    assert_eq!(node.stop(), 0);
+    let node = Node::start(directory.path(), "c1", &sealing);
+    wait_until("it leads again", || node.run(&["kek", "rewrap", "--kek", kek, "--dry-run"]).status.success());
+    assert!(node.good(&["kek", "rewrap", "--kek", kek, "--dry-run"]).starts_with("1 data keys would be wrapped with `kek-2`"));
+    let done = node.json(&["kek", "rewrap", "--kek", kek, "--reason", "yearly"]);
+    assert_eq!((&done["rewrapped"], &done["already"]), (&Value::from(1), &Value::from(0)), "{done}");
+    assert!(node.good(&["kek", "rewrap", "--kek", kek]).contains("1 were already"));
+    assert!(node.good(&["control", "audit"]).contains("rewrap_credentials"));
+    assert!(node.good(&["apply", "-f", mesh.to_str().unwrap(), "--yes"]).contains("nothing to change"), "the secret is the same");
+}
+
+#[test]
 fn the_audit_log_is_shown_and_checked() {
     let directory = tempfile::tempdir().unwrap();
     let node = Node::start(directory.path(), "c1", "");

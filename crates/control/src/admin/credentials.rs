@@ -7,7 +7,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tidegate_proto::Kind;
-use tidegate_proto::v1::{PutCredential, RefusalCode, SealedCredential, command};
+use tidegate_proto::v1::{PutCredential, RefusalCode, RewrapCredentials, RewrappedKey, SealedCredential, command};
 use tidegate_runtime::sealing::Place;
 
 use super::answer::{self, Result, ok, written};
@@ -56,6 +56,71 @@ pub(super) async fn put(admin: Admin, call: Call) -> Result {
         }
     }
     Err(refusal.unwrap_or_default().into())
+}
+
+/// What a holder of the edges' keys needs to wrap data keys anew. Nothing in it is secret, and without those keys it is of no use.
+pub(super) async fn sealed(admin: Admin, call: Call) -> Result {
+    let state = admin.read(&call).await?;
+    let cluster = admin.parts.proposer.agreement().status().cluster_id;
+    let shown = |(_, resource): (_, &std::sync::Arc<tidegate_proto::v1::Resource>)| {
+        let sealed = SealedCredential::decode(resource.body.clone()).ok()?;
+        let cluster = if sealed.cluster.is_empty() { cluster.clone() } else { sealed.cluster };
+        Some(json!({
+            "provider": sealed.provider,
+            "credential": sealed.credential,
+            "version": sealed.version,
+            "cluster": cluster,
+            "kek": sealed.kek_id,
+            "wrapped_dek": answer::hex(&sealed.wrapped_dek),
+        }))
+    };
+    let credentials: Vec<Value> = state.newest().of_kind(Kind::Credential).filter_map(shown).collect();
+    ok(json!({ "revision": state.revision(), "credentials": credentials }))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rewrap {
+    credentials: Vec<Rewrapped>,
+    #[serde(default, rename = "reason")]
+    _reason: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rewrapped {
+    provider: String,
+    credential: String,
+    version: u32,
+    /// Key that wrapped it until now.
+    from: String,
+    kek: String,
+    /// Hex.
+    wrapped_dek: String,
+}
+
+pub(super) async fn rewrap(admin: Admin, call: Call) -> Result {
+    call.needs_reason()?;
+    let asked: Rewrap = call.json()?;
+    let known = admin.parts.keyring.as_ref().map(|keyring| keyring.ids().collect::<Vec<_>>()).unwrap_or_default();
+    let mut keys = Vec::with_capacity(asked.credentials.len());
+    for Rewrapped { provider, credential, version, from, kek, wrapped_dek } in asked.credentials {
+        // Otherwise what is put next would be sealed with a key that edges may have let go of.
+        if !known.contains(&kek.as_str()) {
+            let help = "give control nodes the new public keys first (`tidegate kek public`)";
+            return Err(AdminError::bad_request(format!("this node does not know the key `{kek}`: {help}")));
+        }
+        let wrapped_dek = unhex(&wrapped_dek).ok_or_else(|| AdminError::bad_request("`wrapped_dek` is not hex"))?;
+        keys.push(RewrappedKey { provider, credential, version, from_kek: from, kek_id: kek, wrapped_dek });
+    }
+    let applied = admin.write(&call, command::Body::RewrapCredentials(RewrapCredentials { keys })).await?;
+    ok(written(&applied))
+}
+
+fn unhex(text: &str) -> Option<Bytes> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
+    pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect::<Option<Vec<u8>>>().map(Bytes::from)
 }
 
 /// Seals a secret as the next version of a credential.

@@ -86,6 +86,8 @@ routes! {
     POST "/keys/{id}/disable" KEYS, keys::disable, USUAL, "disableKey", "Refuse a key without forgetting it";
     POST "/keys/{id}/enable" KEYS, keys::enable, USUAL, "enableKey", "Accept a disabled key again";
     GET "/credentials" READ, credentials::list, 0, "listCredentials", "Which secrets there are, without them";
+    GET "/credentials/sealed" SECRETS, credentials::sealed, 0, "listSealedKeys", "Wrapped data keys, for `tidegate kek rewrap`";
+    POST "/credentials/rewrap" SECRETS, credentials::rewrap, USUAL, "rewrapCredentials", "Put data keys under another key. Secrets stay as they are";
     PUT "/credentials" SECRETS, credentials::put, USUAL, "putCredential", "Seal a provider's secret. It cannot be read back";
     GET "/overrides" READ, overrides::list, 0, "listOverrides", "What operators force";
     PUT "/overrides" OPERATOR, overrides::put, USUAL, "putOverride", "Drain, pin or disable a provider or an endpoint";

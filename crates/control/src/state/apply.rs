@@ -2,21 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
-use prost::Message;
-use tidegate_proto::Kind;
 use tidegate_proto::v1::{
-    AnsweredRequest, Applied, Change, Command, MemberMeta, PutCredential, RefusalCode, Refused, Reply, ResourceId, Rollback,
-    SealedCredential, command, reply,
+    AnsweredRequest, Applied, Change, Command, MemberMeta, PutCredential, RefusalCode, Refused, Reply, ResourceId, Rollback, command, reply,
 };
 
 use super::draft::{Draft, is_declared, refuse};
 use super::requests::Seen;
-use super::resources::Reach;
-use super::{Id, State, keys, overrides, rollouts};
+use super::{Id, State, credentials, keys, overrides, rollouts};
 
 /// Largest body of a resource.
-const BODY_BYTES: usize = 256 << 10;
+pub(super) const BODY_BYTES: usize = 256 << 10;
 /// Longest name, actor, reason and request id, bytes.
 const TEXT_BYTES: usize = 1024;
 /// Most entries of one change.
@@ -95,6 +90,7 @@ fn action(body: &command::Body) -> &'static str {
         command::Body::RotateKey(_) => "rotate_key",
         command::Body::RevokeKeys(_) => "revoke_keys",
         command::Body::PutCredential(_) => "put_credential",
+        command::Body::RewrapCredentials(_) => "rewrap_credentials",
         command::Body::PutOverride(_) => "put_override",
         command::Body::LiftOverride(_) => "lift_override",
         command::Body::Expire(_) => "expire",
@@ -117,7 +113,8 @@ fn run<'a>(mut draft: Draft<'a>, body: &'a command::Body) -> Result<(State, Appl
         command::Body::EditKey(asked) => keys::edit(&mut draft, asked)?,
         command::Body::RotateKey(asked) => keys::rotate(&mut draft, asked)?,
         command::Body::RevokeKeys(asked) => keys::revoke(&mut draft, asked)?,
-        command::Body::PutCredential(PutCredential { credential: Some(sealed) }) => put_credential(&mut draft, sealed)?,
+        command::Body::PutCredential(PutCredential { credential: Some(sealed) }) => credentials::put(&mut draft, sealed)?,
+        command::Body::RewrapCredentials(asked) => credentials::rewrap(&mut draft, asked)?,
         command::Body::PutOverride(asked) => name = overrides::put(&mut draft, asked)?,
         command::Body::LiftOverride(asked) => overrides::lift(&mut draft, asked)?,
         command::Body::Expire(asked) => {
@@ -180,7 +177,7 @@ fn change(draft: &mut Draft<'_>, asked: &Change) -> Result<(), Refused> {
     }
     rollouts::put_declared(draft, wanted, asked.immediate);
     for sealed in &asked.credentials {
-        put_credential(draft, sealed)?;
+        credentials::put(draft, sealed)?;
     }
     Ok(())
 }
@@ -208,43 +205,6 @@ fn rollback(draft: &mut Draft<'_>, asked: &Rollback) -> Result<(), Refused> {
     };
     rollouts::put_declared(draft, wanted, !asked.staged);
     Ok(())
-}
-
-fn put_credential(draft: &mut Draft<'_>, sealed: &SealedCredential) -> Result<(), Refused> {
-    let provider = Id::new(Kind::Provider, &sealed.provider);
-    if draft.body(&provider).is_none() {
-        return Err(refuse(RefusalCode::NotFound, format!("{provider} is not declared: declare it first")));
-    }
-    if sealed.credential.is_empty() || sealed.ciphertext.len() > BODY_BYTES {
-        return Err(refuse(RefusalCode::Malformed, format!("credential of {provider}: no name, or too large")));
-    }
-    let id = credential_id(&sealed.provider, &sealed.credential);
-    let present = draft.body(&id).and_then(|body| SealedCredential::decode(body.clone()).ok()).map_or(0, |sealed| sealed.version);
-    if sealed.version != present.saturating_add(1) {
-        let message = format!("{id} is at version {present}, and version {} was sealed: seal it again", sealed.version);
-        return Err(refuse(RefusalCode::Conflict, message));
-    }
-    draft.put(&id, Some(sealed.encode_to_vec().into()), Reach::All);
-    Ok(())
-}
-
-fn credential_id(provider: &str, credential: &str) -> Id {
-    Id::new(Kind::Credential, &format!("{provider}/{credential}"))
-}
-
-/// Secrets go with their provider, once no edge has it any more.
-pub(super) fn sweep_credentials(draft: &mut Draft<'_>) {
-    let gone = |id: &Id| match id.name().split_once('/') {
-        Some((provider, _)) => {
-            let provider = Id::new(Kind::Provider, provider);
-            draft.state.newest().get(&provider).is_none() && draft.state.settled().get(&provider).is_none()
-        }
-        None => true,
-    };
-    let orphans: Vec<Id> = draft.state.newest().of_kind(Kind::Credential).map(|(id, _)| id).filter(|id| gone(id)).cloned().collect();
-    for id in orphans {
-        draft.put(&id, None::<Bytes>, Reach::All);
-    }
 }
 
 fn put_member(draft: &mut Draft<'_>, member: Option<&MemberMeta>) -> Result<(), Refused> {

@@ -12,7 +12,6 @@ use tidegate_proto::Kind;
 use tidegate_proto::v1::{AdvanceRollout, RefusalCode, Refused, RevertRollout, Rollout, RolloutStage};
 
 use super::Id;
-use super::apply::sweep_credentials;
 use super::draft::{Draft, refuse};
 use super::resources::{Reach, body_of};
 
@@ -92,7 +91,7 @@ pub(super) fn put_declared(draft: &mut Draft<'_>, wanted: BTreeMap<Id, Option<By
             cohort: Vec::new(),
         });
     }
-    sweep_credentials(draft);
+    super::credentials::sweep(draft);
 }
 
 pub(super) fn advance(draft: &mut Draft<'_>, asked: &AdvanceRollout) -> Result<(), Refused> {
@@ -118,7 +117,7 @@ pub(super) fn advance(draft: &mut Draft<'_>, asked: &AdvanceRollout) -> Result<(
     draft.revisit(rollout.changes.iter().map(Id::from));
     enter(draft, &rollout, asked.to(), asked.note.clone(), asked.cohort.clone());
     if asked.to() == RolloutStage::Done {
-        sweep_credentials(draft);
+        super::credentials::sweep(draft);
     }
     Ok(())
 }
@@ -131,7 +130,7 @@ pub(super) fn revert(draft: &mut Draft<'_>, asked: &RevertRollout) -> Result<(),
         draft.put(&id, settled, Reach::Cohort);
     }
     enter(draft, &rollout, RolloutStage::Reverted, asked.cause.clone(), rollout.cohort.clone());
-    sweep_credentials(draft);
+    super::credentials::sweep(draft);
     Ok(())
 }
 

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use prost::Message as _;
 use tidegate_proto::v1::{
     AdvanceRollout, Applied, Change, Command, CreateKey, EditKey, Expire, Key, KeySecret, LiftOverride, MemberMeta, Override,
     OverrideAction, PutCredential, PutMember, PutOverride, RefusalCode, Refused, Reply, Resource, ResourceId, RevertRollout, RevokeKeys,
-    Rollback, RolloutStage, RotateKey, SealedCredential, command, reply,
+    RewrapCredentials, RewrappedKey, Rollback, RolloutStage, RotateKey, SealedCredential, command, reply,
 };
 use tidegate_proto::{Kind, ResourceMap};
 
@@ -327,6 +328,45 @@ fn overrides_name_what_they_force_and_end_when_they_say() {
     assert_eq!(cluster.body(Kind::Override, "provider/groq@eu"), None);
     cluster.done(&command(command::Body::LiftOverride(LiftOverride { name: "provider/groq".into() })));
     assert_eq!(cluster.state.newest().of_kind(Kind::Override).count(), 0);
+}
+
+#[test]
+fn data_keys_are_rewrapped_all_or_none_and_only_as_they_were_read() {
+    let mut cluster = Cluster::default();
+    cluster.done(&change(&[(Kind::Provider, "groq", "{}")], &[], true));
+    for name in ["one", "two"] {
+        let sealed = SealedCredential {
+            provider: "groq".into(),
+            credential: name.into(),
+            version: 1,
+            kek_id: "old".into(),
+            ciphertext: name.as_bytes().to_vec().into(),
+            ..SealedCredential::default()
+        };
+        cluster.done(&command(command::Body::PutCredential(PutCredential { credential: Some(sealed) })));
+    }
+    let key = |name: &str, version| RewrappedKey {
+        provider: "groq".into(),
+        credential: name.into(),
+        version,
+        from_kek: "old".into(),
+        kek_id: "new".into(),
+        wrapped_dek: vec![7; 80].into(),
+    };
+    let rewrap = |keys| command(command::Body::RewrapCredentials(RewrapCredentials { keys }));
+    let kek = |cluster: &Cluster, name: &str| {
+        let body = cluster.state.get(Kind::Credential, name).expect("it is there").body.clone();
+        let sealed = SealedCredential::decode(body).unwrap();
+        (sealed.kek_id, sealed.version, sealed.ciphertext.len())
+    };
+    assert_eq!(cluster.refused(&rewrap(vec![key("one", 1), key("two", 2)])).code(), RefusalCode::Conflict);
+    assert_eq!(cluster.refused(&rewrap(vec![key("three", 1)])).code(), RefusalCode::NotFound);
+    assert_eq!(kek(&cluster, "groq/one"), ("old".into(), 1, 3));
+    cluster.done(&rewrap(vec![key("one", 1), key("two", 1)]));
+    assert_eq!(kek(&cluster, "groq/one"), ("new".into(), 1, 3));
+    assert_eq!(kek(&cluster, "groq/two"), ("new".into(), 1, 3));
+    assert_eq!(cluster.refused(&rewrap(vec![key("one", 1)])).code(), RefusalCode::Conflict, "it is under another key now");
+    assert_eq!(cluster.refused(&rewrap(vec![key("one", 1); 501])).code(), RefusalCode::Limit);
 }
 
 #[test]

@@ -225,6 +225,11 @@ impl PublicKeyring {
         self.keks.get(&self.current)
     }
 
+    /// Names of the keys.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.keks.keys().map(String::as_str)
+    }
+
     /// The file of these keys, the current one first.
     pub fn to_text(&self) -> String {
         let others = self.keks.values().filter(|kek| kek.id != self.current);

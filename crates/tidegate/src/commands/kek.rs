@@ -1,5 +1,7 @@
 //! `tidegate kek …`: the keys that seal providers' credentials.
 
+mod rewrap;
+
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -20,6 +22,8 @@ pub(crate) enum KekCommand {
     New(KekNewArgs),
     /// Print the public halves of a key file, for control nodes.
     Public(KekPublicArgs),
+    /// Wrap the data keys of agreed credentials with the current key of a key file.
+    Rewrap(rewrap::KekRewrapArgs),
 }
 
 /// `tidegate kek new`.
@@ -62,6 +66,7 @@ pub(super) fn run(command: &KekCommand, output: &mut Output) -> anyhow::Result<E
             output.text(Keyring::read(&args.file)?.public().to_text());
             Ok(ExitCode::SUCCESS)
         }
+        KekCommand::Rewrap(args) => rewrap::run(args, output),
     }
 }
 
