@@ -122,14 +122,17 @@ impl Admin {
 
     /// Gets a command agreed on in the caller's name.
     async fn write(&self, call: &Call, body: command::Body) -> Result<Applied, SubmitError> {
-        let command = Command {
+        self.parts.proposer.submit(self.command(call, body)).await
+    }
+
+    fn command(&self, call: &Call, body: command::Body) -> Command {
+        Command {
             actor: call.principal.name.clone(),
             reason: call.reason.clone(),
             request_id: call.request_id.clone(),
             request_digest: call.digest.clone(),
             body: Some(body),
             ..Command::default()
-        };
-        self.parts.proposer.submit(command).await
+        }
     }
 }

@@ -1,11 +1,14 @@
 //! Who takes part in the cluster. Each of these can be sent again: what is so already is no error.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
 use tidegate_consensus::{BackupError, Consensus, InitError};
 use tidegate_proto::v1::{ClusterChange, Note, ReplaceMember, cluster_change, cluster_changed, command};
+use tokio::time::timeout;
 
 use super::Admin;
 use super::answer::{Answer, Content, Result, ok};
@@ -19,11 +22,22 @@ impl Admin {
         self.parts.proposer.agreement().consensus().ok_or_else(|| AdminError::new(StatusCode::NOT_IMPLEMENTED, "alone", message))
     }
 
-    /// A line in the audit log for what is agreed on by consensus itself. What was done is done, so a failure is logged only.
-    async fn note(&self, call: &Call, action: String) {
-        if let Err(error) = self.write(call, command::Body::Note(Note { action: action.clone() })).await {
-            tracing::warn!(%error, %action, actor = %call.principal.name, "a change of the cluster is not in the audit log");
+    /// A line in the audit log for what is agreed on by consensus itself; whether it is there. What was done is done, so a failure fails
+    /// nothing.
+    async fn note(&self, call: &Call, action: String) -> bool {
+        // A node that has just been given its place hears of it, and of its leader, a moment later.
+        let mut status = self.parts.proposer.agreement().watch_status();
+        let _ = timeout(PLACE_PATIENCE, status.wait_for(|status| !status.cluster_id.is_empty() && status.leader.is_some())).await;
+        let mut command = self.command(call, command::Body::Note(Note { action: action.clone() }));
+        if command.request_id.is_empty() {
+            // With an id it can be sent again when its outcome is not known, as happens while the members change.
+            command.request_id = format!("note-{:032x}", fastrand::u128(..));
         }
+        let noted = self.parts.proposer.submit(command).await;
+        if let Err(error) = &noted {
+            tracing::error!(%error, %action, actor = %call.principal.name, "a change of the cluster is not in the audit log");
+        }
+        noted.is_ok()
     }
 
     /// Makes a change where the leader is.
@@ -42,8 +56,8 @@ impl Admin {
         }
         match outcome {
             Some(cluster_changed::Outcome::Done(id)) => {
-                self.note(call, action).await;
-                ok(json!({ "node_id": id }))
+                let audited = self.note(call, action).await;
+                ok(json!({ "node_id": id, "audited": audited }))
             }
             Some(cluster_changed::Outcome::NotLeading(_)) => {
                 Err(AdminError::unavailable("no_leader", "leadership moved while we asked: ask again"))
@@ -69,8 +83,8 @@ pub(super) async fn init(admin: Admin, call: Call) -> Result {
         return Err(AdminError::bad_request("a cluster has a name: `cluster_id`"));
     }
     admin.consensus()?.init(&asked.cluster_id).await.map_err(refused)?;
-    admin.note(&call, format!("init {}", asked.cluster_id)).await;
-    ok(json!({ "cluster_id": asked.cluster_id, "node_id": admin.consensus()?.status().node_id }))
+    let audited = admin.note(&call, format!("init {}", asked.cluster_id)).await;
+    ok(json!({ "cluster_id": asked.cluster_id, "node_id": admin.consensus()?.status().node_id, "audited": audited }))
 }
 
 #[derive(Debug, Deserialize)]
@@ -91,8 +105,8 @@ pub(super) async fn join(admin: Admin, call: Call) -> Result {
         return Err(AdminError::bad_request(format!("no node is known that could be asked for a place: {help}")));
     }
     let node_id = admin.consensus()?.join_through(peers).await.map_err(refused)?;
-    admin.note(&call, format!("join {node_id}")).await;
-    ok(json!({ "cluster_id": admin.consensus()?.status().cluster_id, "node_id": node_id }))
+    let audited = admin.note(&call, format!("join {node_id}")).await;
+    ok(json!({ "cluster_id": admin.consensus()?.status().cluster_id, "node_id": node_id, "audited": audited }))
 }
 
 fn refused(error: InitError) -> AdminError {
@@ -157,8 +171,8 @@ pub(super) async fn restore(admin: Admin, call: Call) -> Result {
         return Err(AdminError::bad_request("a restored cluster is a new one: name it, `?cluster_id=…`"));
     };
     admin.consensus()?.restore_from(cluster_id, Bytes::clone(&call.body)).await.map_err(failed)?;
-    admin.note(&call, format!("restore as {cluster_id}")).await;
-    ok(json!({ "cluster_id": cluster_id, "node_id": admin.consensus()?.status().node_id }))
+    let audited = admin.note(&call, format!("restore as {cluster_id}")).await;
+    ok(json!({ "cluster_id": cluster_id, "node_id": admin.consensus()?.status().node_id, "audited": audited }))
 }
 
 fn failed(error: BackupError) -> AdminError {
@@ -170,3 +184,6 @@ fn failed(error: BackupError) -> AdminError {
         BackupError::Start(_) => AdminError::new(StatusCode::INTERNAL_SERVER_ERROR, "storage", message),
     }
 }
+
+/// How long a change of the cluster waits for a leader to write its line with.
+const PLACE_PATIENCE: Duration = Duration::from_secs(10);
