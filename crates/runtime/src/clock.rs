@@ -10,8 +10,18 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     epoch: Instant,
-    /// Microseconds that this clock is ahead of the machine's; `None` outside of tests.
-    ahead: Option<&'static AtomicU64>,
+    source: Source,
+}
+
+/// Whose time it is.
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    /// The machine's.
+    Machine,
+    /// The machine's, and so many microseconds more. Tests only.
+    Ahead(&'static AtomicU64),
+    /// The tokio runtime's, which a simulation lets pass without waiting; wall time at the epoch.
+    Runtime { unix: Duration },
 }
 
 /// Moves a [`Clock::movable`] and all of its copies forward.
@@ -28,27 +38,48 @@ impl Forward {
 impl Clock {
     /// A clock that starts at zero now.
     pub fn start() -> Self {
-        Self { epoch: Instant::now(), ahead: None }
+        Self { epoch: Instant::now(), source: Source::Machine }
+    }
+
+    /// A clock that goes with the timers of the tokio runtime it is made and asked in, for simulations: where that runtime's time is
+    /// paused, so is this clock. It begins at this Unix time.
+    pub fn of_runtime(unix: Duration) -> Self {
+        Self { epoch: tokio::time::Instant::now().into_std(), source: Source::Runtime { unix } }
     }
 
     /// A clock whose time a test can let pass. Timers of the runtime do not follow it.
     pub fn movable() -> (Self, Forward) {
         // Never freed: clocks are copied everywhere, and a test process makes a handful.
         let ahead: &'static AtomicU64 = Box::leak(Box::default());
-        (Self { epoch: Instant::now(), ahead: Some(ahead) }, Forward(ahead))
+        (Self { epoch: Instant::now(), source: Source::Ahead(ahead) }, Forward(ahead))
     }
 
     fn ahead(&self) -> Duration {
-        Duration::from_micros(self.ahead.map_or(0, |ahead| ahead.load(Ordering::SeqCst)))
+        match self.source {
+            Source::Machine | Source::Runtime { .. } => Duration::ZERO,
+            Source::Ahead(ahead) => Duration::from_micros(ahead.load(Ordering::SeqCst)),
+        }
+    }
+
+    fn elapsed(&self) -> Duration {
+        match self.source {
+            Source::Machine => self.epoch.elapsed(),
+            Source::Ahead(_) => self.epoch.elapsed().saturating_add(self.ahead()),
+            Source::Runtime { .. } => tokio::time::Instant::now().into_std().saturating_duration_since(self.epoch),
+        }
     }
 
     fn unix_now(&self) -> Duration {
-        unix_now().saturating_add(self.ahead())
+        match self.source {
+            Source::Machine => unix_now(),
+            Source::Ahead(_) => unix_now().saturating_add(self.ahead()),
+            Source::Runtime { unix } => unix.saturating_add(self.elapsed()),
+        }
     }
 
     /// Microseconds since the start; never goes back.
     pub fn micros(&self) -> u64 {
-        saturating_micros(self.epoch.elapsed().saturating_add(self.ahead()))
+        saturating_micros(self.elapsed())
     }
 
     /// The microsecond count of a moment, zero for moments before the start.
@@ -130,6 +161,19 @@ mod tests {
         assert!(copy.micros() >= 3_600_000_000 && copy.micros() < 3_700_000_000);
         assert!((3600..3700).contains(&(copy.unix_seconds() - before)));
         assert_eq!(copy.micros_at(copy.instant_at(3_600_000_123)), 3_600_000_123);
+    }
+
+    #[test]
+    fn a_clock_of_a_paused_runtime_passes_with_its_timers() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let clock = Clock::of_runtime(Duration::from_secs(1_000_000));
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            assert!(clock.micros() >= 2_000);
+            assert_eq!(clock.unix_seconds(), 1_000_000);
+            let at = clock.instant_at(3_600_000_000);
+            assert_eq!(clock.micros_at(at), 3_600_000_000);
+        });
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! meshes and plain TCP for development; the simulator brings its own pair. [`channel`] and [`incoming`] put gRPC on top of either.
 
 mod aging;
+mod carried;
 mod grpc;
 mod identity;
 mod mtls;
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub use carried::Carried;
 pub use grpc::{ChannelOptions, Incoming, MeshIo, channel, dial_error, incoming, server};
 pub use identity::{Identity, IdentityFiles};
 pub use mtls::{MtlsDialer, MtlsListener, MtlsOptions};
@@ -94,6 +96,8 @@ pub struct Peer {
     pub name: Option<MeshName>,
     /// Where it called from.
     pub address: SocketAddr,
+    /// What its connection has taken from us.
+    pub carried: Carried,
 }
 
 impl fmt::Display for Peer {

@@ -160,7 +160,11 @@ mod tests {
     }
 
     fn peer(name: Option<&str>) -> Peer {
-        Peer { name: name.map(|name| name.parse().unwrap()), address: ([127, 0, 0, 1], 1).into() }
+        Peer {
+            name: name.map(|name| name.parse().unwrap()),
+            address: ([127, 0, 0, 1], 1).into(),
+            carried: tidegate_runtime::mesh::Carried::default(),
+        }
     }
 
     fn with(authorization: &str) -> HeaderMap {

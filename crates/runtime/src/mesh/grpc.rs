@@ -184,7 +184,9 @@ impl AsyncRead for MeshIo {
 
 impl AsyncWrite for MeshIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        let taken = ready!(Pin::new(&mut self.io).poll_write(cx, buf))?;
+        self.peer.carried.add(taken);
+        Poll::Ready(Ok(taken))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -196,7 +198,9 @@ impl AsyncWrite for MeshIo {
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        let taken = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, bufs))?;
+        self.peer.carried.add(taken);
+        Poll::Ready(Ok(taken))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream, lookup_host};
 
-use super::{Accept, BoxFuture, Dial, DialError, Expect, Io, Peer};
+use super::{Accept, BoxFuture, Carried, Dial, DialError, Expect, Io, Peer};
 
 /// Dials over plain TCP.
 #[derive(Debug, Clone, Copy)]
@@ -55,7 +55,7 @@ impl Accept for PlainListener {
         Box::pin(async move {
             let (stream, address) = self.listener.accept().await?;
             prepare(&stream)?;
-            Ok((Box::new(stream) as Io, Peer { name: None, address }))
+            Ok((Box::new(stream) as Io, Peer { name: None, address, carried: Carried::default() }))
         })
     }
 }

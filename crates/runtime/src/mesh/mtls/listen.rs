@@ -17,7 +17,7 @@ use crate::mesh::plain;
 use crate::mesh::refusal::{MeshMetrics, Reason, Refusal, Side};
 use crate::mesh::verdict;
 use crate::mesh::verify::{Admit, PeerVerifier, name_of};
-use crate::mesh::{Accept, BoxFuture, Io, MeshName, Peer};
+use crate::mesh::{Accept, BoxFuture, Carried, Io, MeshName, Peer};
 use crate::tasks::Tasks;
 
 /// Accepts members of our mesh that have business here. Handshakes run beside each other, so a slow or silent caller delays nobody.
@@ -114,7 +114,7 @@ impl Door {
                 self.metrics.connected(Side::Accept);
                 let io = Box::new(Aging::new(stream, self.options.max_age));
                 // Waits while the server is busy; the permit of this handshake then slows the listener down. Fails after its end only.
-                let _ = self.sender.send((io, Peer { name: Some(name), address })).await;
+                let _ = self.sender.send((io, Peer { name: Some(name), address, carried: Carried::default() })).await;
                 return;
             }
             Ok(Err(refused)) => refused,
