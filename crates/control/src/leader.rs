@@ -12,7 +12,7 @@ use tidegate_consensus::{Role, Status};
 use tidegate_proto::v1::{Command, PutMember, command};
 use tidegate_runtime::{Clock, Tasks};
 
-pub use rollout::{BAKE, EdgeView, Step, step};
+pub use rollout::{BAKE, EdgeView, Outcomes, Step, step};
 
 use crate::edges::Edges;
 use crate::proposer::Proposer;

@@ -223,6 +223,7 @@ impl Node {
             followers: followers.clone(),
             take_report: take_report(Arc::clone(&fleet), followers.clone(), clock),
             take_shares: Arc::new(move |introduction, reports| take_shares.take(introduction, reports)),
+            clock,
             staleness: staleness(&agreement, clock),
             admin: api.clone(),
             limits: SyncLimits::default(),

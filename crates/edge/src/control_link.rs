@@ -9,6 +9,7 @@ mod follow;
 mod guard;
 mod last_good;
 mod management;
+mod missed;
 mod places;
 mod replica;
 mod stream;
@@ -21,8 +22,9 @@ use tidegate_runtime::mesh::Dial;
 
 pub use crate::auth::ReadPolicy;
 use crate::config::{Defaults, MeshConfig};
-pub(crate) use follow::{Link, Place};
+pub(crate) use follow::{Aside, Link, Place};
 pub(crate) use management::{ManageError, Management};
+pub(crate) use missed::Missed;
 pub use replica::{Divergence, Replica, Taken};
 
 /// Turns the resources of a cluster into what the edge is told. Opens sealed credentials on the way, for which the cluster's id is part of

@@ -20,7 +20,7 @@ use crate::affinity::AffinityTable;
 use crate::auth::{Contact, Cuts, FailureLimiter, Keys};
 use crate::config::{EdgeConfig, ListenerConfig, MeshConfig, StoreConfig};
 use crate::content::ContentSink;
-use crate::control_link::{ControlServices, Link, Management, Place};
+use crate::control_link::{Aside, ControlServices, Link, Management, Missed, Place};
 use crate::draining::Draining;
 use crate::gauges::EndpointGauges;
 use crate::generations::Generations;
@@ -235,6 +235,7 @@ impl Edge {
             routed: following.as_ref().map_or_else(Contact::own_authority, |(link, _)| Contact::following(link.key_grace)),
             cuts: Cuts::default(),
             management: Management::new(following.is_some()),
+            missed: Missed::default(),
             state: ArcSwap::from_pointee(state),
             clock,
             metrics,
@@ -258,7 +259,7 @@ impl Edge {
                 sound: readiness.condition("health"),
             };
             // Before the first request: what was kept is there at once.
-            let link = Link::start(place, link, services);
+            let link = Link::start(place, link, services, Aside::Thread);
             background.spawn("control-link", link.run(background.shutdown().clone()));
             background.spawn("shares", shares::run(Arc::clone(&shared), shares, background.shutdown().clone()));
         }

@@ -104,6 +104,9 @@ pub(crate) async fn handle(worker: &Arc<Worker>, connection: &ConnectionInfo, re
         Ok(response) => response,
         Err(error) => {
             let fault = error.plain_fault(false);
+            if fault.status < 500 && shared.missed.is_ours(&error) {
+                shared.metrics.unroutable();
+            }
             account(shared, &id, created_ms, fault.status, fault.label());
             pipeline::with_id(fault.into_response(), &id)
         }

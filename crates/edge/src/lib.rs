@@ -51,6 +51,8 @@ mod region;
 mod relay;
 mod shared;
 mod shares;
+#[doc(hidden)]
+pub mod simulation;
 mod spare;
 mod stall;
 mod state;

@@ -40,6 +40,8 @@ pub(crate) struct Metrics {
     control_streams: IntCounterVec,
     pub(crate) control_snapshots: IntCounter,
     refused_revisions: IntCounterVec,
+    /// See [`Metrics::unroutable`].
+    unroutable: IntCounter,
     /// Durations of requests, by whether they streamed.
     pub(crate) duration_json: Histogram,
     pub(crate) duration_stream: Histogram,
@@ -183,6 +185,11 @@ impl Metrics {
                 "tidegate_edge_control_snapshots_total",
                 "Whole states taken in from control nodes; differences suffice unless an edge is new or was away for long.",
             )?,
+            unroutable: counter(
+                registry,
+                "tidegate_edge_unroutable_requests_total",
+                "Requests for a model without an endpoint, or that the configuration before had and this one, on trial, has not.",
+            )?,
             refused_revisions: counters(
                 registry,
                 "tidegate_edge_refused_revisions_total",
@@ -213,14 +220,22 @@ impl Metrics {
         self.refused_revisions.with_label_values(&[stage]).inc();
     }
 
-    /// Finished requests so far, and those of them that failed on our side of the API.
+    /// Counts a request that the configuration has no place for, by no fault of the caller.
+    pub(crate) fn unroutable(&self) {
+        self.unroutable.inc();
+    }
+
+    /// Finished requests so far, and those of them that failed by no fault of the caller: 5xx, streams that broke off, and
+    /// [what cannot be routed](Self::unroutable). Looks at every series: not for the road of a request.
     pub(crate) fn outcomes(&self) -> (u64, u64) {
-        let (mut all, mut failed) = (0, 0);
+        let (mut all, mut failed) = (0, self.unroutable.get());
         for metric in self.requests.collect().iter().flat_map(prometheus::proto::MetricFamily::get_metric) {
             // Counts of requests are far below 2^53.
             let count = metric.get_counter().get_value() as u64;
             all += count;
-            if metric.get_label().iter().any(|label| label.name() == "status" && label.value().starts_with('5')) {
+            let value = |name: &str| metric.get_label().iter().find(|label| label.name() == name).map_or("", |label| label.value());
+            let broke_off = value("status") == "200" && !value("error_type").is_empty();
+            if value("status").starts_with('5') || broke_off {
                 failed += count;
             }
         }

@@ -13,7 +13,7 @@ use crate::affinity::AffinityTable;
 use crate::auth::{Contact, Cuts, FailureLimiter, Keys};
 use crate::config::EdgeConfig;
 use crate::content::ContentSink;
-use crate::control_link::Management;
+use crate::control_link::{Management, Missed};
 use crate::generations::Generations;
 use crate::ledger::Ledger;
 use crate::listener::Connections;
@@ -40,6 +40,8 @@ pub(crate) struct Shared {
     pub(crate) cuts: Cuts,
     /// The way of management keys to the control plane.
     pub(crate) management: Management,
+    /// What a configuration on trial turned away.
+    pub(crate) missed: Missed,
     /// How fresh the configuration is.
     pub(crate) routed: Contact,
     pub(crate) clock: Clock,

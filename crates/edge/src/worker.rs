@@ -100,6 +100,11 @@ impl Workers {
         Ok((Arc::new(Self { lanes: started }), Threads(threads)))
     }
 
+    /// No workers, for an edge that takes no connections.
+    pub(crate) fn none() -> Arc<Self> {
+        Arc::new(Self { lanes: Vec::new() })
+    }
+
     /// Gives a socket to the worker with the fewest connections. A worker that is far behind refuses it, which resets the connection.
     pub(crate) fn give(&self, arrival: Arrival) {
         let Some(lane) = self.lanes.iter().min_by_key(|lane| lane.worker.open.load(Ordering::Relaxed)) else { return };

@@ -48,6 +48,7 @@ pub struct ControlNode {
     region: String,
     /// Health is gathered here, with these others.
     health: Option<Shared>,
+    bake: Duration,
 }
 
 struct Serving {
@@ -77,6 +78,8 @@ pub struct Body {
     pub markup_ppm: u32,
     /// Compiling it fails with this message.
     pub wrong: Option<String>,
+    /// One of [`crate::poison::POISONS`] is done to the mesh.
+    pub poison: Option<String>,
     /// Compiling it panics.
     pub panic: bool,
     /// Compiling it ends the process.
@@ -133,7 +136,8 @@ impl ControlNode {
     fn over(alone: Alone, published: Published, limits: SyncLimits, region: &str, health: Option<Shared>) -> Self {
         let socket = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free loopback port");
         let address = socket.local_addr().expect("it is bound");
-        let node = Self { alone, published, serving: Mutex::new(None), address, limits, region: region.to_owned(), health };
+        let node =
+            Self { alone, published, serving: Mutex::new(None), address, limits, region: region.to_owned(), health, bake: Duration::ZERO };
         node.serve(socket);
         node
     }
@@ -149,38 +153,12 @@ impl ControlNode {
             build: "test".to_owned(),
         };
         let (agreement, clock) = (Agreement::Alone(self.alone.clone()), Clock::start());
-        let peers = Arc::new(Peers::new(Arc::new(PlainDialer::default())));
-        let proposer = Proposer::new(agreement.clone(), self.published.clone(), Arc::clone(&peers), clock);
-        let edges = Edges::new(followers.clone(), Arc::clone(&peers), agreement, clock);
-        let leading = LeaderParts {
-            proposer: proposer.clone(),
-            published: self.published.clone(),
-            edges: edges.clone(),
-            lease: Duration::from_secs(1),
-            clock,
-            bake: Duration::ZERO,
-        };
+        let Leading { admin, proposer, edges, peers } = leading(agreement, &self.published, &followers, clock, &tasks);
+        let sharing = (proposer.clone(), peers);
+        let leading =
+            LeaderParts { proposer, published: self.published.clone(), edges, lease: Duration::from_secs(1), clock, bake: self.bake };
         leader::start(leading, &tasks);
-        let (sharing, sharing_peers) = (proposer.clone(), Arc::clone(&peers));
-        let admin = Admin::new(AdminParts {
-            proposer,
-            published: self.published.clone(),
-            peers,
-            edges,
-            fleet: Arc::default(),
-            access: Access::default(),
-            validate: Arc::new(|_| Ok(())),
-            validate_policy: Arc::new(|policy| {
-                let problem = |message| Problem { resource: None, path: String::new(), message, help: Vec::new() };
-                read_policy(policy).map(drop).map_err(|message| vec![problem(message)])
-            }),
-            keyring: None,
-            pepper: None,
-            join_peers: Vec::new(),
-            build: "test".to_owned(),
-            clock,
-            tasks: tasks.clone(),
-        });
+        let (sharing, sharing_peers) = sharing;
         let fleet: Arc<OnceLock<FleetService>> = Arc::default();
         if let Some(health) = &self.health {
             let address = self.address.to_string();
@@ -208,6 +186,7 @@ impl ControlNode {
             take_report: tidegate_control::node::take_report(Arc::clone(&fleet), followers.clone(), clock),
             staleness: Arc::new(|| 0),
             limits: self.limits,
+            clock,
             tasks: tasks.clone(),
         });
         let stopping = stop.clone();
@@ -239,6 +218,13 @@ impl ControlNode {
             stop.request();
             let _ = tasks.close(Duration::ZERO).await;
         }
+    }
+
+    /// Lets stages of rollouts last so long. The node starts anew for it.
+    pub async fn bake(&mut self, bake: Duration) {
+        self.kill().await;
+        self.bake = bake;
+        self.revive().await;
     }
 
     /// Serves again, at the same address.
@@ -357,6 +343,41 @@ impl ControlNode {
     }
 }
 
+/// What a node does besides serving edges.
+pub(crate) struct Leading {
+    pub(crate) admin: Admin,
+    proposer: Proposer,
+    edges: Edges,
+    peers: Arc<Peers>,
+}
+
+/// An admin API over a log, without an address.
+pub(crate) fn leading(agreement: Agreement, published: &Published, followers: &Followers, clock: Clock, tasks: &Tasks) -> Leading {
+    let peers = Arc::new(Peers::new(Arc::new(PlainDialer::default())));
+    let proposer = Proposer::new(agreement.clone(), published.clone(), Arc::clone(&peers), clock);
+    let edges = Edges::new(followers.clone(), Arc::clone(&peers), agreement, clock);
+    let admin = Admin::new(AdminParts {
+        proposer: proposer.clone(),
+        published: published.clone(),
+        peers: Arc::clone(&peers),
+        edges: edges.clone(),
+        fleet: Arc::default(),
+        access: Access::default(),
+        validate: Arc::new(|_| Ok(())),
+        validate_policy: Arc::new(|policy| {
+            let problem = |message| Problem { resource: None, path: String::new(), message, help: Vec::new() };
+            read_policy(policy).map(drop).map_err(|message| vec![problem(message)])
+        }),
+        keyring: None,
+        pepper: None,
+        join_peers: Vec::new(),
+        build: "test".to_owned(),
+        clock,
+        tasks: tasks.clone(),
+    });
+    Leading { admin, proposer, edges, peers }
+}
+
 /// What a key of the agreed state looks like.
 #[must_use]
 pub fn key_of(public_id: &str, text: &str, policy: &str) -> Key {
@@ -376,7 +397,9 @@ pub fn id(kind: Kind, name: &str) -> ResourceId {
     ResourceId { kind: kind.as_str().to_owned(), name: name.to_owned() }
 }
 
-fn resource(kind: Kind, name: &str, body: &Body) -> Resource {
+/// A resource of these tests, as it is declared.
+#[must_use]
+pub fn resource(kind: Kind, name: &str, body: &Body) -> Resource {
     let body = serde_json::to_vec(body).expect("plain values");
     Resource { id: Some(id(kind, name)), body: body.into(), revision: 0 }
 }
@@ -557,7 +580,7 @@ pub async fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
 }
 
 /// The topology, as far as there are resources for it.
-fn compile(base: Arc<MeshConfig>) -> Compile {
+pub(crate) fn compile(base: Arc<MeshConfig>) -> Compile {
     Arc::new(move |_cluster: &str, resources: &ResourceMap| {
         let mut bodies: HashMap<(Kind, String), Body> = HashMap::new();
         let mut problems = Vec::new();
@@ -599,6 +622,9 @@ fn compile(base: Arc<MeshConfig>) -> Compile {
             }
             true
         });
+        for name in bodies.values().filter_map(|body| body.poison.as_deref()) {
+            crate::poison::apply(name, &mut mesh);
+        }
         Ok(mesh)
     })
 }
@@ -614,7 +640,7 @@ fn read_limits(kind: Kind, body: &[u8]) -> Declared {
 }
 
 /// `{"grace_seconds": N, "limits": [{"spend_total": USD}, …]}`, or nothing.
-fn read_policy(text: &[u8]) -> Result<KeyPolicy, String> {
+pub(crate) fn read_policy(text: &[u8]) -> Result<KeyPolicy, String> {
     #[derive(Deserialize)]
     struct Raw {
         grace_seconds: Option<u64>,

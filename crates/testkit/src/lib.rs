@@ -20,8 +20,11 @@ mod canned;
 mod certs;
 pub mod control;
 mod health;
+pub mod network;
+pub mod poison;
 pub mod processes;
 pub mod raw;
+pub mod simulated;
 mod topology;
 mod wan;
 

@@ -361,6 +361,28 @@ fn model(slug: &str) -> ModelConfig {
     }
 }
 
+/// What an edge in front of these providers is told, at whose addresses nobody is.
+pub(crate) fn unserved(slugs: &[&str]) -> MeshConfig {
+    let mut topology = Topology::new();
+    for slug in slugs {
+        topology = topology.provider(slug, |_| {});
+    }
+    let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
+    MeshConfig {
+        revision: 1,
+        providers: topology.providers.iter().map(|draft| provider_config(draft, nobody)).collect(),
+        models: topology.models.clone(),
+        endpoints: topology.providers.iter().map(|draft| endpoint_config(draft, "m")).collect(),
+        organisations: Vec::new(),
+        workspaces: Vec::new(),
+        keys: Vec::new(),
+        keys_pepper: None,
+        presets: Vec::new(),
+        defaults: topology.defaults,
+        settings: topology.settings,
+    }
+}
+
 fn provider_config(draft: &ProviderDraft, address: SocketAddr) -> ProviderConfig {
     let (base_url, auth, rate_limits) = match draft.dialect {
         Dialect::OpenaiChat => (format!("http://{address}/v1"), AuthScheme::Bearer, RateLimitScheme::Openai),

@@ -1,9 +1,11 @@
 //! The sync service: one stream per edge.
 //!
-//! A stream is one task. It takes what the edge says at any time; it looks for something to say only once the edge has taken the last
-//! message, so nothing piles up for an edge that reads slowly, and an edge that reads nothing for a minute is let go.
+//! A stream is one task. It takes what the edge says at any time; it looks for something to say only once the edge's connection has taken
+//! nearly all that was said before, so that an edge that reads slowly costs no more than [`pace`] says, and an edge that reads nothing for a
+//! minute is let go.
 
 mod admission;
+mod pace;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +25,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 pub use admission::SyncLimits;
 use admission::{Admission, Seat};
+use pace::Pace;
 
 use crate::admin::Admin;
 use crate::published::Published;
@@ -68,6 +71,8 @@ pub struct SyncParts {
     pub admin: Admin,
     /// Bounds.
     pub limits: SyncLimits,
+    /// Time.
+    pub clock: Clock,
     /// Owns the streams' tasks.
     pub tasks: Tasks,
 }
@@ -83,7 +88,7 @@ pub struct SyncService {
 impl SyncService {
     /// A service over these parts.
     pub fn new(parts: SyncParts) -> Self {
-        let clock = Clock::start();
+        let clock = parts.clock;
         Self {
             admission: Admission::new(parts.limits, clock),
             snapshots: Arc::new(Semaphore::new(parts.limits.snapshots)),
@@ -130,6 +135,7 @@ impl Sync for SyncService {
             cursor,
             incoming,
             outgoing,
+            pace: Pace::new(peer.map(|peer| peer.carried).unwrap_or_default()),
             permit: None,
             _seat: seat,
         };
@@ -199,6 +205,7 @@ struct Conversation {
     cursor: Cursor,
     incoming: Streaming<EdgeMessage>,
     outgoing: mpsc::Sender<Result<ControlMessage, Status>>,
+    pace: Pace,
     /// Held from the beginning of a snapshot to its end.
     permit: Option<OwnedSemaphorePermit>,
     _seat: Seat,
@@ -212,7 +219,7 @@ impl Conversation {
         let mut states = self.parts.published.watch();
         let shutdown = self.parts.tasks.shutdown().clone();
         let outgoing = self.outgoing.clone();
-        let mut slot = None;
+        let (mut slot, mut room) = (None, false);
         let mut stalled = Instant::now() + STALL;
         let expires = Instant::now() + self.parts.limits.age(fastrand::f64());
         let mut wake = Instant::now();
@@ -234,7 +241,8 @@ impl Conversation {
                     Ok(Some(message)) => self.hear(&follower, message),
                     Ok(None) | Err(_) => break,
                 },
-                reserved = outgoing.reserve(), if slot.is_none() => match reserved {
+                () = self.pace.has_room(), if slot.is_none() && !room => room = true,
+                reserved = outgoing.reserve(), if slot.is_none() && room => match reserved {
                     Ok(free) => slot = Some(free),
                     Err(_closed) => break,
                 },
@@ -248,6 +256,8 @@ impl Conversation {
             }
             let Some(free) = slot.take() else { continue };
             if let Some((message, ends)) = follower.take_mail() {
+                room = false;
+                follower.waiting(self.pace.hand(&message));
                 free.send(Ok(message));
                 stalled = Instant::now() + STALL;
                 if ends == crate::publisher::Ends::Stream {
@@ -262,6 +272,8 @@ impl Conversation {
                     if let Some(control_message::Body::Bookmark(bookmark)) = &mut message.body {
                         bookmark.stale_ms = (self.parts.staleness)();
                     }
+                    room = false;
+                    follower.waiting(self.pace.hand(&message));
                     free.send(Ok(*message));
                     stalled = Instant::now() + STALL;
                     follower.sent(self.cursor.sent());
@@ -316,6 +328,7 @@ impl Conversation {
                 follower.heard(now_ms);
                 (self.parts.take_shares)(&self.introduction, reports);
             }
+            Some(edge_message::Body::Answers(answers)) => follower.answered(answers, now_ms),
             Some(edge_message::Body::KeyMiss(miss)) => {
                 follower.heard(now_ms);
                 let state = self.parts.published.load();

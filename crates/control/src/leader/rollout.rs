@@ -1,7 +1,8 @@
 //! The next step of a staged rollout: a pure function of where it is, of the edges, and of the time.
 //!
 //! One edge per region, then a tenth of each region, then everyone; each stage lasts until it has baked on edges that use it. An edge that
-//! refuses the configuration, or that fails noticeably more than edges without it, takes it back.
+//! refuses the configuration takes it back; so do edges that have it and fail noticeably more than those without, whether it shows in what
+//! callers were answered or only in attempts that were made good elsewhere.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,7 +15,7 @@ pub const BAKE: Duration = Duration::from_secs(30);
 const LATEST: Duration = Duration::from_secs(120);
 /// How much larger the share of failures may be among edges that have it, as a share of requests.
 const WORSE: f64 = 0.02;
-/// Requests on either side without which shares say nothing.
+/// How many there have to be on either side before shares say something.
 const ENOUGH: u64 = 100;
 
 /// One edge as the stepper sees it.
@@ -28,10 +29,19 @@ pub struct EdgeView {
     pub applied: u64,
     /// Newest index that it has refused and not gone beyond, and why.
     pub refused: Option<(u64, String)>,
-    /// Attempts at providers lately, and those of them that failed.
-    pub answers: u64,
-    /// See `answers`.
-    pub failures: u64,
+    /// Attempts at providers lately.
+    pub attempts: Outcomes,
+    /// Requests of callers lately.
+    pub requests: Outcomes,
+}
+
+/// How many there were, and how many of them failed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Outcomes {
+    /// All.
+    pub all: u64,
+    /// Those that failed.
+    pub failed: u64,
 }
 
 impl From<&EdgeStatus> for EdgeView {
@@ -41,8 +51,8 @@ impl From<&EdgeStatus> for EdgeView {
             region: edge.region.clone(),
             applied: edge.applied,
             refused: edge.refused.as_ref().map(|nack| (nack.index, nack.reason.clone())),
-            answers: edge.attempts,
-            failures: edge.failures,
+            attempts: Outcomes { all: edge.attempts, failed: edge.failures },
+            requests: Outcomes { all: edge.requests, failed: edge.failed_requests },
         }
     }
 }
@@ -73,8 +83,10 @@ pub fn step(rollout: &Rollout, edges: &[EdgeView], now_ms: u64, bake: Duration) 
     }) {
         return revert(rollout, format!("edge `{}` refused it: {reason}", edge.name));
     }
-    if let Some(worse) = worse(&with, &without) {
-        return revert(rollout, format!("{:.1} % more failures on edges that have it", worse * 100.0));
+    // Callers first: retries elsewhere hide a provider that fails, and nothing hides an answer that failed by the edge's own fault.
+    let requests = worse(&with, &without, |edge| edge.requests).map(|worse| (worse, "requests of callers"));
+    if let Some((worse, what)) = requests.or_else(|| Some((worse(&with, &without, |edge| edge.attempts)?, "attempts at providers"))) {
+        return revert(rollout, format!("{:.1} % more {what} fail on edges that have it", worse * 100.0));
     }
     if with.is_empty() {
         // All of them left: others have to try it.
@@ -130,11 +142,11 @@ fn revert(rollout: &Rollout, cause: String) -> Step {
 }
 
 /// How much larger the share of failures is among edges that have it, when that is more than chance and noise.
-fn worse(with: &[&EdgeView], without: &[&EdgeView]) -> Option<f64> {
+fn worse(with: &[&EdgeView], without: &[&EdgeView], outcomes: fn(&EdgeView) -> Outcomes) -> Option<f64> {
     let share = |edges: &[&EdgeView]| {
-        let answers: u64 = edges.iter().map(|edge| edge.answers).sum();
-        let failures: u64 = edges.iter().map(|edge| edge.failures).sum();
-        (answers >= ENOUGH).then(|| failures as f64 / answers as f64)
+        let all: u64 = edges.iter().map(|edge| outcomes(edge).all).sum();
+        let failed: u64 = edges.iter().map(|edge| outcomes(edge).failed).sum();
+        (all >= ENOUGH).then(|| failed as f64 / all as f64)
     };
     let more = share(with)? - share(without)?;
     (more > WORSE).then_some(more)

@@ -73,16 +73,23 @@ fn one_refusal_takes_it_back_at_once() {
 }
 
 #[test]
-fn more_failures_take_it_back_but_only_with_enough_answers() {
-    let mut edges = edges(&[("eu", 3)]);
-    let canary = rollout(RolloutStage::Canary, &["eu-0"]);
-    (edges[0].answers, edges[0].failures) = (99, 99);
-    (edges[1].answers, edges[1].failures) = (1_000, 10);
-    assert_eq!(step(&canary, &edges, 2_000, BAKE), Step::Wait);
-    (edges[0].answers, edges[0].failures) = (200, 6);
-    assert_eq!(step(&canary, &edges, 2_000, BAKE), Step::Wait, "two points are allowed");
-    edges[0].failures = 7;
-    assert_eq!(reverted(step(&canary, &edges, 2_000, BAKE)), "2.5 % more failures on edges that have it");
+fn more_failures_take_it_back_but_only_with_enough_of_them() {
+    type Set = fn(&mut EdgeView, Outcomes);
+    let judged: [(&str, Set); 2] = [
+        ("requests of callers", |edge, outcomes| edge.requests = outcomes),
+        ("attempts at providers", |edge, outcomes| edge.attempts = outcomes),
+    ];
+    for (what, set) in judged {
+        let mut edges = edges(&[("eu", 3)]);
+        let canary = rollout(RolloutStage::Canary, &["eu-0"]);
+        set(&mut edges[0], Outcomes { all: 99, failed: 99 });
+        set(&mut edges[1], Outcomes { all: 1_000, failed: 10 });
+        assert_eq!(step(&canary, &edges, 2_000, BAKE), Step::Wait, "too few");
+        set(&mut edges[0], Outcomes { all: 200, failed: 6 });
+        assert_eq!(step(&canary, &edges, 2_000, BAKE), Step::Wait, "3 % here, 1 % there");
+        set(&mut edges[0], Outcomes { all: 200, failed: 7 });
+        assert_eq!(reverted(step(&canary, &edges, 2_000, BAKE)), format!("2.5 % more {what} fail on edges that have it"));
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tidegate_proto::v1::{Ack, Assign, ControlMessage, EdgeStatus, GoAway, HealthView, Nack, control_message};
+use tidegate_proto::v1::{Ack, Answers, Assign, ControlMessage, EdgeStatus, GoAway, HealthView, Nack, control_message};
 use tokio::sync::{Notify, watch};
 
 /// How an edge introduced itself.
@@ -58,11 +58,15 @@ struct Progress {
     heard_ms: u64,
     ack: Ack,
     sent: u64,
+    most_waiting: u64,
     refused: Option<Nack>,
-    tally: Tally,
+    /// Attempts at providers.
+    attempts: Tally,
+    /// Requests of callers.
+    requests: Tally,
 }
 
-/// Attempts of the last half to whole minute: two buckets, so that old ones leave without a clock of their own.
+/// Tries of the last half to whole minute: two buckets, so that old ones leave without a clock of their own.
 #[derive(Debug, Clone, Copy, Default)]
 struct Tally {
     began_ms: u64,
@@ -78,6 +82,18 @@ impl Tally {
             (self.now, self.began_ms) = ((0, 0), now_ms);
         }
         self
+    }
+
+    fn count(&mut self, all: u64, failed: u64, now_ms: u64) {
+        *self = self.at(now_ms);
+        self.now.0 = self.now.0.saturating_add(all);
+        self.now.1 = self.now.1.saturating_add(failed);
+    }
+
+    /// All, and those that failed.
+    fn sum(self, now_ms: u64) -> (u64, u64) {
+        let Tally { now, before, .. } = self.at(now_ms);
+        (now.0.saturating_add(before.0), now.1.saturating_add(before.1))
     }
 }
 
@@ -211,11 +227,7 @@ impl Followers {
     pub fn count(&self, introduction: &Introduction, attempts: u64, failures: u64, now_ms: u64) {
         let key = (introduction.edge.clone(), introduction.instance);
         let Some(follower) = self.inner.by_name.lock().get(&key).cloned() else { return };
-        let mut progress = follower.progress.lock();
-        let mut tally = progress.tally.at(now_ms);
-        tally.now.0 = tally.now.0.saturating_add(attempts);
-        tally.now.1 = tally.now.1.saturating_add(failures);
-        progress.tally = tally;
+        follower.progress.lock().attempts.count(attempts, failures, now_ms);
     }
 
     pub(crate) fn acknowledged(&self, follower: &Follower, ack: Ack, now_ms: u64) {
@@ -247,6 +259,8 @@ impl Follower {
     /// As others see it.
     pub fn status(&self, now_ms: u64) -> EdgeStatus {
         let progress = self.progress.lock();
+        let (attempts, failures) = progress.attempts.sum(now_ms);
+        let (requests, failed_requests) = progress.requests.sum(now_ms);
         EdgeStatus {
             edge: self.introduction.edge.clone(),
             region: self.introduction.region.clone(),
@@ -260,13 +274,32 @@ impl Follower {
             revoked: progress.ack.revoked,
             sent: progress.sent,
             refused: progress.refused.clone(),
-            attempts: progress.tally.at(now_ms).now.0 + progress.tally.at(now_ms).before.0,
-            failures: progress.tally.at(now_ms).now.1 + progress.tally.at(now_ms).before.1,
+            attempts,
+            failures,
+            requests,
+            failed_requests,
         }
+    }
+
+    /// Counts what it says its callers were answered.
+    pub(crate) fn answered(&self, answers: Answers, now_ms: u64) {
+        let mut progress = self.progress.lock();
+        progress.heard_ms = now_ms;
+        progress.requests.count(answers.requests, answers.failures.min(answers.requests), now_ms);
     }
 
     pub(crate) fn heard(&self, now_ms: u64) {
         self.progress.lock().heard_ms = now_ms;
+    }
+
+    /// Most bytes that waited for its connection to take them.
+    pub fn most_waiting(&self) -> u64 {
+        self.progress.lock().most_waiting
+    }
+
+    pub(crate) fn waiting(&self, bytes: u64) {
+        let mut progress = self.progress.lock();
+        progress.most_waiting = progress.most_waiting.max(bytes);
     }
 
     pub(crate) fn sent(&self, index: u64) {

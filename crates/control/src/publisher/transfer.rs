@@ -72,13 +72,18 @@ impl Transfer {
                         *ahead = ids_after(state, *from, after.as_ref());
                     }
                     let Some(id) = ahead.pop_front() else { break };
-                    match set.get(&id) {
+                    let resource = set.get(&id);
+                    let length = resource.map_or(id.name().len(), |resource| resource.encoded_len()) + ID_BYTES;
+                    if bytes > 0 && bytes + length > PART_BYTES {
+                        ahead.push_front(id);
+                        break;
+                    }
+                    bytes += length;
+                    match resource {
                         Some(resource) => {
-                            bytes += resource.encoded_len();
                             delta.upserts.push(resource.as_ref().clone());
                         }
                         None => {
-                            bytes += id.name().len() + ID_BYTES;
                             delta.removes.push((&id).into());
                         }
                     }
@@ -98,13 +103,15 @@ impl Transfer {
 /// Resources after an id up to the size of a part, and the last one's id unless the set ended.
 fn chunk(set: &ResourceSet, after: Option<&Id>) -> (SnapshotChunk, Option<Id>) {
     let mut chunk = SnapshotChunk::default();
-    let mut bytes = 0;
+    let (mut bytes, mut last) = (0, None);
     for (id, resource) in set.after(after) {
-        bytes += resource.encoded_len();
-        chunk.resources.push(resource.as_ref().clone());
-        if bytes >= PART_BYTES {
-            return (chunk, Some(id.clone()));
+        let length = resource.encoded_len() + ID_BYTES;
+        if bytes > 0 && bytes + length > PART_BYTES {
+            return (chunk, last);
         }
+        bytes += length;
+        chunk.resources.push(resource.as_ref().clone());
+        last = Some(id.clone());
     }
     (chunk, None)
 }
@@ -130,10 +137,10 @@ fn snapshot_part(part: snapshot::Part) -> control_message::Body {
     control_message::Body::Snapshot(Snapshot { part: Some(part) })
 }
 
-/// Payload of a part, bytes, give or take one resource: what waits for a slow edge in memory, and what a heartbeat on the same connection
-/// waits for.
-const PART_BYTES: usize = 32 * 1024;
-/// What an id takes on the wire besides its name.
+/// Most bytes of a part, unless one resource alone has more: half of what may wait for a slow edge in memory, and what a heartbeat on the
+/// same connection waits for.
+const PART_BYTES: usize = 31 * 1024;
+/// What a resource or an id takes in a message besides itself, at most.
 const ID_BYTES: usize = 16;
 /// Ids that are looked up at once; each takes about 40 bytes.
 const IDS_AHEAD: usize = 512;

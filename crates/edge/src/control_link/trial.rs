@@ -12,6 +12,7 @@ use tidegate_routing::{Health, Intent, ModelIndex, Next, Plan, Timestamp};
 
 use super::Compile;
 use crate::config::MeshConfig;
+use crate::intent::ModelName;
 use crate::metrics::Metrics;
 use crate::state::RoutingState;
 
@@ -98,6 +99,7 @@ pub(super) fn try_out(
             }
         })?;
         config.revision = index;
+        usable(&config)?;
         still_a_mesh(&previous.config, &config)?;
         let state = RoutingState::build(config, Some(previous), metrics).map_err(|problems| Refusal {
             more: problems.len().saturating_sub(1),
@@ -134,6 +136,29 @@ fn within_limits(mesh: &ResourceMap) -> Result<(), Refusal> {
         if count > most {
             return Err(Refusal::new(Stage::Limits, format!("{count} resources of kind `{kind}`; at most {most} are taken")));
         }
+    }
+    Ok(())
+}
+
+/// What compiles and would fail each request that meets it.
+fn usable(config: &MeshConfig) -> Result<(), Refusal> {
+    let refuse = |kind: Kind, name: &str, reason: String| {
+        let resource = Some(ResourceId { kind: kind.as_str().to_owned(), name: name.to_owned() });
+        Err(Refusal { resource, ..Refusal::new(Stage::Compile, reason) })
+    };
+    for preset in &config.presets {
+        if let Err(error) = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&preset.fields) {
+            return refuse(Kind::Preset, &preset.slug, format!("its fields are not a JSON object: {error}"));
+        }
+    }
+    let defaults = &config.defaults;
+    if let Some(model) = defaults.model.as_deref().map(|model| ModelName::parse(model).slug)
+        && !config.models.iter().any(|known| known.slug == model || known.aliases.iter().any(|alias| alias == model))
+    {
+        return refuse(Kind::Defaults, "mesh", format!("the default model `{model}` does not exist"));
+    }
+    if defaults.max_attempts == 0 || defaults.deadline.is_zero() {
+        return refuse(Kind::Defaults, "mesh", "requests get no attempt, or no time".to_owned());
     }
     Ok(())
 }

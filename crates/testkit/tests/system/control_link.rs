@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use tidegate_edge::config::ControlEndpoint;
+use tidegate_edge::config::{ControlEndpoint, QuotaConfig, StoreConfig};
 use tidegate_ledger::{Money, Rate};
 use tidegate_proto::Kind;
 use tidegate_provider_sim::Script;
+use tidegate_quota::{RedisOptions, RedisTopology};
 use tidegate_testkit::control::{Body, Following, FollowingEdge, damage, key_of, until};
 use tidegate_testkit::{Caller, Topology, chat, stream};
 
@@ -189,11 +190,26 @@ async fn a_revocation_can_cut_what_is_running() {
     edge.edge.shutdown().await;
 }
 
-/// The hour without a control plane: edges restarted meanwhile, everything known is served, nothing unknown is called so.
 #[tokio::test]
 async fn an_hour_without_the_control_plane_costs_no_request() {
-    let following = two();
+    an_hour(two()).await;
+}
+
+/// And nobody to count at. Limits are then kept by each edge for itself.
+#[tokio::test]
+async fn nor_does_an_hour_without_redis_too() {
+    let gone = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port").local_addr().expect("it is bound");
+    let redis = RedisOptions::new(RedisTopology::Single(gone.to_string()));
+    let providers = Topology::new().provider("a", |_| {}).provider("b", |p| p.price = "2".into());
+    an_hour(providers.with(|topology| topology.quota = QuotaConfig { store: StoreConfig::Redis(Box::new(redis)) }).under_control()).await;
+}
+
+/// The hour without a control plane: edges restarted meanwhile, everything known is served, nothing unknown is called so.
+async fn an_hour(following: Following) {
     let edge = following.ready_edge("e").await;
+    let limited = Body { requests_per_minute: Some(6_000), ..Body::default() };
+    following.node.put(&[(Kind::Organisation, "acme", limited)]);
+    following.node.create_member("member", "a-key-with-a-limit", "acme");
     let grace = key_of("short", "a-key-with-no-grace", r#"{"grace_seconds":0}"#);
     let create = tidegate_proto::v1::CreateKey { key: Some(grace), ..Default::default() };
     let index = following.node.agree(tidegate_proto::v1::command::Body::CreateKey(create));
@@ -206,6 +222,7 @@ async fn an_hour_without_the_control_plane_costs_no_request() {
     for minute in 0..60 {
         following.forward.pass(Duration::from_secs(60));
         assert_eq!(ask(&edge).await, 200, "minute {minute}");
+        assert_eq!(ask_with(&edge, "a-key-with-a-limit").await, 200, "minute {minute}");
         if minute % 20 == 10 {
             edge.edge.shutdown().await;
             edge = following.edge("e").await;
@@ -342,7 +359,7 @@ impl Edge {
     fn start(control: &str, directory: PathBuf) -> Self {
         let _ = std::fs::remove_file(directory.join("address"));
         let process = std::process::Command::new(std::env::current_exe().expect("this binary"))
-            .args(["--exact", "child_edge", "--ignored", "--nocapture"])
+            .args(["--exact", "control_link::child_edge", "--ignored", "--nocapture"])
             .env("TESTKIT_CONTROL", control)
             .env("TESTKIT_DIRECTORY", &directory)
             .stdout(Stdio::null())

@@ -23,6 +23,7 @@ mod reload;
 mod rollout;
 mod routing;
 mod shares;
+mod slow_reader;
 mod sticky;
 mod streaming;
 mod translated;

@@ -1,8 +1,10 @@
 //! Staged rollouts with live edges: the leader's own task, the real state, edges over loopback.
 
+use std::time::Duration;
+
 use tidegate_proto::Kind;
-use tidegate_proto::v1::{Rollout, RolloutStage};
-use tidegate_testkit::control::{Body, Following, FollowingEdge, until};
+use tidegate_proto::v1::{Change, Rollout, RolloutStage, command};
+use tidegate_testkit::control::{Body, Following, FollowingEdge, id, until};
 use tidegate_testkit::{Topology, chat};
 
 fn two() -> Following {
@@ -46,6 +48,45 @@ async fn a_revision_that_one_edge_refuses_is_taken_back_before_others_see_it() {
     }
     assert!(following.node.published().load().rollouts().running().is_none());
     for (_, edge) in edges {
+        edge.edge.shutdown().await;
+    }
+}
+
+/// No attempt at a provider fails for it, and no status is 5xx: only callers notice.
+#[tokio::test]
+async fn a_revision_that_callers_suffer_from_is_taken_back() {
+    let mut following = Topology::new().model("other").provider("a", |_| {}).under_control();
+    // Long enough to be noticed in; its end would be the end of the stage.
+    following.link.bake = Duration::from_secs(60);
+    following.node.bake(Duration::from_secs(60)).await;
+    let edges = [("e1", following.ready_edge("e1").await), ("e2", following.ready_edge("e2").await)];
+    let lost = Change { removes: vec![id(Kind::Endpoint, "a/m"), id(Kind::Model, "m")], ..Change::default() };
+    let revision = following.node.agree(command::Body::Change(lost));
+    let canary = until_stage(&following, revision, RolloutStage::Canary).await.cohort[0].clone();
+    following.node.until_applied(&canary, revision).await;
+    let attempts = following.sim("a").stats().requests;
+    let mut refused = 0;
+    let reverted = loop {
+        for (name, edge) in &edges {
+            for _ in 0..40 {
+                let status = ask(edge).await;
+                assert!(status == 200 || *name == canary, "{name}: {status}");
+                refused += u64::from(status != 200);
+            }
+        }
+        let state = following.node.published().load();
+        let found = state.rollouts().iter().find(|rollout| rollout.revision == revision && rollout.stage() == RolloutStage::Reverted);
+        if let Some(found) = found {
+            break found.as_ref().clone();
+        }
+        assert!(refused < 20_000, "nobody takes it back: {:?}", state.rollouts().running());
+    };
+    assert!(reverted.note.contains("requests of callers"), "{reverted:?}");
+    let answered = following.sim("a").stats();
+    assert!(answered.by_status.keys().all(|status| *status == 200) && answered.requests > attempts, "{answered:?}");
+    for (name, edge) in edges {
+        following.node.until_applied(name, following.node.index()).await;
+        assert_eq!(ask(&edge).await, 200);
         edge.edge.shutdown().await;
     }
 }
