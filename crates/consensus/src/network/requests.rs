@@ -121,6 +121,12 @@ pub(crate) fn transferred<C: Types>(response: &TransferLeaderResponse<C>) -> v1:
     v1::RaftTransferResponse { outcome: Some(outcome) }
 }
 
+/// Whether a leader can have a snapshot that goes so far. One that was replaced while it got ready to send may find that of a later term, made
+/// from what it has followed since; the receiver's core would not survive that under the old vote.
+pub(crate) fn owns_snapshot(vote: &Vote, last: Option<&LogId>) -> bool {
+    last.is_none_or(|last| last.leader_id <= vote.leader_id)
+}
+
 /// The answer of a message.
 pub(crate) fn read_transferred<C: Types>(message: v1::RaftTransferResponse) -> Result<TransferLeaderResponse<C>, Malformed> {
     use v1::raft_transfer_response::Outcome;

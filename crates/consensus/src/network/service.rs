@@ -259,6 +259,9 @@ async fn receive(
     if head.last_log_id.map(|id| id.to_proto()) != announced.last_log_id || Some(head.membership.to_proto()) != announced.membership {
         return Err(Status::data_loss("the snapshot is of another point of the log than announced"));
     }
+    if !requests::owns_snapshot(&announced.vote, head.last_log_id.as_ref()) {
+        return Err(Status::failed_precondition("a snapshot of a later term than its sender led in"));
+    }
     let meta = SnapshotMeta { last_log_id: head.last_log_id, last_membership: head.membership };
     let snapshot: Snapshot<LeaderId, u64, Instance, SnapshotFile> = Snapshot { meta, snapshot: data };
     let response = running.raft.install_full_snapshot(announced.vote, snapshot).await.map_err(stopped)?;

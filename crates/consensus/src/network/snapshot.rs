@@ -16,6 +16,7 @@ use tonic::{Status, Streaming};
 use super::bucket::Bucket;
 use super::client::Connection;
 use super::links::{Lane, Outcome};
+use super::requests;
 use crate::member::Instance;
 use crate::message::{Message as _, required};
 use crate::snapshot::LARGEST_SNAPSHOT;
@@ -51,6 +52,11 @@ impl Connection {
         let Some(_permit) = self.links.snapshot_permit().await else {
             return Err(StreamingError::Closed(ReplicationClosed::new("this node stops")));
         };
+        if !requests::owns_snapshot(&vote, snapshot.meta.last_log_id.as_ref()) {
+            return Err(StreamingError::Network(NetworkError::from_string(
+                "this node was replaced as the leader, and has the state of a later term",
+            )));
+        }
         let file = snapshot.snapshot;
         let begin = v1::RaftSnapshotBegin {
             hello: Some(self.links.hello(self.target)),

@@ -7,13 +7,13 @@ use openraft::{RaftMetrics, ServerState};
 use super::Sim;
 use super::world::World;
 use crate::log_store::Peek;
-use crate::types::{LogId, Vote};
+use crate::types::{LeaderId, LogId, Vote};
 
 /// What was seen so far.
 #[derive(Default)]
 pub(super) struct Invariants {
-    /// The entry that was committed at each index.
-    committed: BTreeMap<u64, LogId>,
+    /// The entry that was committed at each index, and in whose term at the latest.
+    committed: BTreeMap<u64, (LogId, LeaderId)>,
     /// By node: the highest vote that was on its disk.
     votes: BTreeMap<u64, Vote>,
     /// By node and incarnation: term, commit index and applied index.
@@ -32,6 +32,10 @@ struct Look {
 impl Invariants {
     /// Looks at the whole world.
     pub(super) fn check(&mut self, world: &World) -> Result<(), String> {
+        self.look(world).map_err(|violation| format!("{violation}{}", describe(world)))
+    }
+
+    fn look(&mut self, world: &World) -> Result<(), String> {
         if let Some(violation) = world.ledger.lock().violations.first() {
             return Err(violation.clone());
         }
@@ -80,7 +84,7 @@ impl Invariants {
         }
         let from = self.checked.get(&id).copied().unwrap_or(0).min(now.1);
         for entry in look.peek.entries.iter().filter(|entry| entry.index >= from && Some(**entry) <= committed) {
-            let first = self.committed.entry(entry.index).or_insert(*entry);
+            let (first, _) = self.committed.entry(entry.index).or_insert((*entry, metrics.vote.leader_id));
             if first != entry {
                 return Err(format!("node {id} has {entry} where {first} was committed"));
             }
@@ -108,7 +112,9 @@ impl Invariants {
                 }
                 None => false,
             };
-            for committed in self.committed.values().rev().take(400).filter(|committed| committed.leader_id < own) {
+            // An entry of an old term may be committed by a later leader only. One that leads a term between the two need not have it: it is
+            // over, and does not know yet.
+            for (committed, _) in self.committed.values().rev().take(400).filter(|(_, by)| *by < own) {
                 if !has(committed) {
                     return Err(format!("node {} leads as {own} without the committed {committed}", look.id));
                 }
@@ -138,6 +144,26 @@ impl Invariants {
         }
         Ok(())
     }
+}
+
+/// Every node as it is, for the message of a violation.
+fn describe(world: &World) -> String {
+    use openraft::async_runtime::WatchReceiver as _;
+    use std::fmt::Write as _;
+    let mut text = String::new();
+    world.each(|id, host| {
+        let peek = host.log.peek();
+        let (first, last) = (peek.entries.first(), peek.entries.last());
+        let _ = write!(
+            text,
+            "\n  node {id}: vote {:?}, purged {:?}, log {first:?} to {last:?}, flushed {:?}",
+            peek.vote, peek.purged, peek.flushed
+        );
+        if let Some(raft) = &host.raft {
+            let _ = write!(text, "; {}", raft.metrics().borrow_watched().clone());
+        }
+    });
+    text
 }
 
 /// Two logs that have the same entry have the same entries before it.

@@ -182,6 +182,9 @@ impl RaftNetworkV2<Sim> for Link {
         _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<Sim>, StreamingError<Sim>> {
+        if !requests::owns_snapshot(&vote, snapshot.meta.last_log_id.as_ref()) {
+            return Err(self.unreachable().into());
+        }
         let answer =
             self.call(RPCTypes::InstallSnapshot, &option, |raft| async move { raft.install_full_snapshot(vote, snapshot).await.ok() });
         Ok(answer.await?)
