@@ -188,8 +188,10 @@ async fn a_fault_in_one_region_is_known_everywhere_and_its_end_is_proven_gently(
         until(|| (up(edge, "near/m") == 1.0).then_some(())).await;
     }
     let probes = hits() - before;
-    println!("taken back after {probes} requests to it of {}", steady.served() - served);
-    assert!((3..40).contains(&probes), "{probes} of {} requests went to it before it was back", steady.served() - served);
+    let served = steady.served() - served;
+    println!("taken back after {probes} requests to it of {served}");
+    // Most would go there if it were not out; those of the moment at which it is taken back are among these.
+    assert!(probes >= 3 && probes * 4 < served, "{probes} of {served} requests went to it before it was back");
 
     // A tenth of its weight at first; all of it after half a minute. Its share of requests is more than that of its weight here, as each
     // leap in time makes the other one look slow to the requests that were under way.
