@@ -214,11 +214,14 @@ impl Running {
                 let outcome = self.raft.change_membership_if(change.clone(), retain == Retain::Learners, [precondition.clone()]).await;
                 match outcome {
                     // As with proposals: a leader of this moment waits for its quorum.
-                    Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) if to.reason == ForwardReason::LeaseExpired => {
-                        tokio::time::sleep(self.links.timing().heartbeat / 2).await;
-                    }
+                    Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) if to.reason == ForwardReason::LeaseExpired => {}
+                    // It knows the last change but not yet that a quorum does: nothing that anybody has to be told.
+                    Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(
+                        ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_),
+                    ))) => {}
                     outcome => return outcome,
                 }
+                tokio::time::sleep(self.links.timing().heartbeat / 2).await;
             }
         };
         match tokio::time::timeout(CHANGE, changing).await {
@@ -248,9 +251,6 @@ impl Running {
             RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => {
                 ChangeError::Unfinished("leadership was lost before the outcome was known".to_owned())
             }
-            RaftError::APIError(ClientWriteError::ChangeMembershipError(
-                error @ (ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_)),
-            )) => ChangeError::Unfinished(error_text(&error)),
             RaftError::APIError(ClientWriteError::ChangeMembershipError(error)) => ChangeError::Refused(error_text(&error)),
             RaftError::APIError(ClientWriteError::PreconditionFailed(error)) => {
                 ChangeError::Unfinished(format!("another change was faster: {error}"))

@@ -1,7 +1,7 @@
 //! The sync service: one stream per edge.
 //!
 //! A stream is one task. It takes what the edge says at any time; it looks for something to say only once the edge's connection has taken
-//! nearly all that was said before, so that an edge that reads slowly costs no more than [`pace`] says, and an edge that reads nothing for a
+//! nearly all that was said before, so that an edge that reads slowly costs no more than `pace` says, and an edge that reads nothing for a
 //! minute is let go.
 
 mod admission;

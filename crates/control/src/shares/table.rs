@@ -128,7 +128,7 @@ impl ShareTable {
         }
     }
 
-    /// What has to be agreed on now, at most [`MOST_ROWS`] grants. The same again until [`ShareTable::agreed`] says what became of it.
+    /// What has to be agreed on now, at most `MOST_ROWS` grants. The same again until [`ShareTable::agreed`] says what became of it.
     pub fn pending(&mut self, now: Micros) -> Option<GrantBatch> {
         let only_larger = now < self.quiet.until.saturating_sub(tidegate_quota::SHARE_LEASE);
         let mut grants = Vec::new();

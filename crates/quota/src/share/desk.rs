@@ -46,7 +46,7 @@ struct Held {
 pub struct Due {
     /// The limit, with its period.
     pub name: LimitName,
-    /// Its share; of a budget, ask the store what [`Share::alone`] has used before [`Desk::report`] is sent.
+    /// Its share; of a budget, ask the store what [`Share::alone`] has used before the report is sent.
     pub share: Arc<Share>,
     /// Everything but what was spent.
     pub report: ShareReport,

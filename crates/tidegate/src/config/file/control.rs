@@ -23,7 +23,7 @@ pub(crate) struct Control {
     pub(crate) identity: Option<MeshIdentity>,
     /// Directory where the last good state is kept over a restart. Without it nothing is kept, and a restarted edge needs a control node.
     pub(crate) state_dir: Option<PathBuf>,
-    /// File of key-encryption keys that open the providers' sealed credentials, as `tidegate keys kek` makes it.
+    /// File of key-encryption keys that open the providers' sealed credentials, as `tidegate kek new` makes it.
     pub(crate) kek: Option<PathBuf>,
     /// How long known keys are served without word from the control plane; after that they are answered 503, never 401. It bounds how long
     /// a revoked key can be used at an edge that is cut off from every control node. A key can have its own. Without it: `24h`.
