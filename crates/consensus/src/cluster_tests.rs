@@ -163,6 +163,12 @@ async fn cluster_over(between: &Between, names: &[&str], tune: fn(&mut Consensus
     }
     let count = hosts.len();
     until("everyone votes", || hosts.iter().all(|host| voters(host).len() == count)).await;
+    // The last change of the voters counts two majorities until it is through: those that a test leaves may be only one of them.
+    until("nothing is under way", || {
+        let indices: Vec<_> = hosts.iter().map(|host| host.up().status()).map(|status| (status.last_log, status.committed)).collect();
+        indices.iter().all(|(last, committed)| last == committed && *last == indices[0].0)
+    })
+    .await;
     hosts
 }
 
