@@ -593,6 +593,62 @@ async fn a_global_limit_is_counted_against_the_share_and_falls_to_the_floor() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_that_was_refused_alone_is_not_asked_again_when_its_share_grows() {
+    use tidegate_quota::{Assign, Desk, Shares, monotonic};
+    bench(async |bench| {
+        let shares = Arc::new(Shares::default());
+        shares.home().link(true);
+        shares.home().heard(monotonic());
+        let regions: [Arc<str>; 2] = ["eu".into(), "us".into()];
+        let declared = Limit { global: true, ..Limit::new(Scope::Key, Dimension::Spend(Window::Month), 1_000_000) };
+        let subject = Subject { organisation: "acme".into(), workspace: None, key: "k".into() };
+        let limits = LimitSet::compile(subject, &[declared], StoreDown::Local).unwrap();
+        let limits = Arc::new(limits.with_shares(&shares, &regions, "eu"));
+        let mut desk = Desk::new(Arc::clone(&shares), 1);
+        let mut served = Vec::new();
+        let mut ask = async |request: &ReserveRequest<'_>| {
+            // As an edge asks: what needs no waiting is answered at once.
+            let decision = match bench.gate.reserve_now(request) {
+                Some(decision) => decision,
+                None => bench.gate.reserve(request).await,
+            };
+            let allowed = matches!(decision, Decision::Allowed(_));
+            if let Decision::Allowed(reservation) = decision {
+                served.push(reservation);
+            }
+            allowed
+        };
+
+        // Nothing is lent to the region yet. The store does not answer and the edge refuses; the store, which may have heard of the request,
+        // is told that it holds nothing. Only then home lends something.
+        bench.remote.away.store(true, Ordering::SeqCst);
+        let request = bench.request(&limits, usage(1_000));
+        let (allowed, ()) = tokio::join!(ask(&request), async {
+            pause(10).await;
+            let due = desk.due(monotonic(), NOON);
+            let report = due.first().expect("a limit that is used is reported").report.id;
+            desk.take(&Assign { report, sequence: 1, amount: 600_000, lease: 3_600_000_000, ..Assign::default() }, monotonic(), NOON);
+        });
+        assert_eq!(bench.calls(), 1, "the store was asked, once");
+        assert_eq!(shares.views()[0].amount, 600_000, "the share has grown");
+        // The caller's next try is another request.
+        assert!(ask(&bench.request(&limits, usage(1_000))).await, "a twentieth of the share may be spent");
+
+        // The store is back, and hears of the refusal before the requests end.
+        bench.remote.away.store(false, Ordering::SeqCst);
+        bench.gate.all_told(Duration::from_secs(60)).await;
+        let settled = served.len() as u64 * 700;
+        for reservation in served {
+            bench.gate.settle(reservation, &usage(700));
+        }
+        bench.gate.all_told(Duration::from_secs(60)).await;
+        assert_eq!(bench.used(&limits).await, [settled], "what was served is counted");
+        assert!(!allowed, "the store takes its id for done");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_long_request_does_not_hold_the_rest_of_its_slice() {
     bench(async |bench| {
         let limits = set(&[
