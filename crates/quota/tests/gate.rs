@@ -35,9 +35,16 @@ struct Remote {
     store: MemoryStore,
     away: AtomicBool,
     calls: AtomicU64,
+    /// Settlements, which no request waits for.
+    settlements: AtomicU64,
 }
 
 impl Remote {
+    fn new(clock: Arc<Virtual>) -> Arc<Self> {
+        let store = MemoryStore::new(clock);
+        Arc::new(Self { store, away: AtomicBool::new(false), calls: AtomicU64::new(0), settlements: AtomicU64::new(0) })
+    }
+
     fn call<'a, T: Send + 'a>(&'a self, call: Pending<'a, T>) -> Pending<'a, T> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         Box::pin(async move {
@@ -55,6 +62,7 @@ impl QuotaStore for Remote {
         self.call(self.store.reserve(request))
     }
     fn settle<'a>(&'a self, settlement: &'a Settlement) -> Pending<'a, Settled> {
+        self.settlements.fetch_add(1, Ordering::SeqCst);
         Box::pin(async move {
             tokio::time::sleep(Duration::from_millis(1)).await;
             if self.away.load(Ordering::SeqCst) {
@@ -117,8 +125,7 @@ async fn bench<T>(test: impl AsyncFnOnce(Bench) -> T) -> T {
 
 async fn bench_at<T>(start: u64, test: impl AsyncFnOnce(Bench) -> T) -> T {
     let clock = Arc::new(Virtual { start, began: Instant::now() });
-    let store = MemoryStore::new(clock.clone());
-    let remote = Arc::new(Remote { store, away: AtomicBool::new(false), calls: AtomicU64::new(0) });
+    let remote = Remote::new(clock.clone());
     let registry = Registry::new();
     let (gate, worker) = Gate::new(remote.clone(), clock.clone(), GateOptions::default(), &registry).unwrap();
     let stop = tokio::sync::Notify::new();
@@ -240,7 +247,7 @@ async fn a_hot_key_mostly_waits_for_nobody_and_for_one_call_at_most() {
 #[tokio::test(start_paused = true)]
 async fn four_edges_refuse_next_to_nothing_while_a_twentieth_of_the_limit_is_left() {
     let clock = Arc::new(Virtual { start: NOON, began: Instant::now() });
-    let remote = Arc::new(Remote { store: MemoryStore::new(clock.clone()), away: AtomicBool::new(false), calls: AtomicU64::new(0) });
+    let remote = Remote::new(clock.clone());
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let limits = set(&[Limit::new(Scope::Key, Dimension::RequestsPerMinute, 6_000)]);
     let (mut workers, mut edges) = (Vec::new(), Vec::new());
@@ -286,6 +293,94 @@ async fn four_edges_refuse_next_to_nothing_while_a_twentieth_of_the_limit_is_lef
     println!("{refused} of {asked} were refused");
     assert!((5_500..5_720).contains(&asked), "{asked} in a minute are not 95 %");
     assert!(refused * 20 <= asked, "{refused} of {asked} were refused though the limit had room");
+}
+
+/// Organisations share one slot of a cluster, so that one server counts all of their keys: what a large one asks of it.
+#[tokio::test(start_paused = true)]
+async fn the_keys_of_a_large_organisation_ask_their_store_seldom_because_they_are_hot() {
+    const EDGES: u64 = 4;
+    const KEYS: u64 = 100;
+    const PER_SECOND: f64 = 5_000.0;
+    const WARM: Duration = Duration::from_secs(3);
+    const WINDOW: Duration = Duration::from_secs(6);
+    let clock = Arc::new(Virtual { start: NOON, began: Instant::now() });
+    let remote = Remote::new(clock.clone());
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let declared = [
+        Limit::new(Scope::Organisation, Dimension::RequestsPerMinute, 1_000_000),
+        Limit::new(Scope::Organisation, Dimension::Spend(Window::Month), 1_000_000_000_000),
+        Limit::new(Scope::Key, Dimension::RequestsPerMinute, 200_000),
+        Limit::new(Scope::Key, Dimension::Spend(Window::Day), 1_000_000_000),
+    ];
+    let limits: Vec<_> = (0..KEYS)
+        .map(|number| {
+            let subject = Subject { organisation: "acme".into(), workspace: None, key: format!("k{number}").into() };
+            Arc::new(LimitSet::compile(subject, &declared, StoreDown::Local).unwrap())
+        })
+        .collect();
+    // The n-th key is used an n-th as much as the first, as keys are: from 240 requests per second and edge down to 2.4.
+    let harmonic: f64 = (1..=KEYS).map(|number| 1.0 / number as f64).sum();
+    let (asked, waited) = (AtomicU64::new(0), AtomicU64::new(0));
+    let (mut workers, mut callers) = (Vec::new(), Vec::new());
+    for edge in 0..EDGES {
+        let (gate, worker) = Gate::new(remote.clone(), clock.clone(), GateOptions::default(), &Registry::new()).unwrap();
+        gate.set_live_edges(u32::try_from(EDGES).unwrap());
+        let mut stopped = stopped.clone();
+        workers.push(worker.run(async move {
+            let _ = stopped.wait_for(|stopped| *stopped).await;
+        }));
+        for (number, limits) in (0..KEYS).zip(&limits) {
+            let (gate, clock, asked, waited) = (gate.clone(), &clock, &asked, &waited);
+            callers.push(async move {
+                let mut random = fastrand::Rng::with_seed(edge * KEYS + number);
+                let mean = EDGES as f64 * harmonic * (number + 1) as f64 / PER_SECOND * 1e6;
+                let end = Instant::now() + WARM + WINDOW;
+                let mut next = Instant::now() + Duration::from_micros(random.u64(0..mean as u64));
+                while next < end {
+                    tokio::time::sleep_until(next).await;
+                    next += Duration::from_micros(random.u64(0..2 * mean as u64));
+                    let request = ReserveRequest {
+                        id: Ulid::from_parts(clock.now() / 1_000, random.u128(..)),
+                        limits,
+                        selection: limits.select("a/b", None),
+                        estimate: usage(1_000),
+                        lifetime: Duration::from_secs(900),
+                    };
+                    let began = Instant::now();
+                    let Decision::Allowed(reservation) = gate.reserve(&request).await else { panic!("there is room") };
+                    if end.duration_since(began) <= WINDOW {
+                        asked.fetch_add(1, Ordering::Relaxed);
+                        waited.fetch_add(u64::from(began.elapsed() > Duration::ZERO), Ordering::Relaxed);
+                    }
+                    gate.settle(reservation, &usage(700));
+                }
+            });
+        }
+    }
+    let calls = || remote.calls.load(Ordering::SeqCst) + remote.settlements.load(Ordering::SeqCst);
+    let measured = async {
+        tokio::time::sleep(WARM).await;
+        let before = calls();
+        tokio::time::sleep(WINDOW).await;
+        calls() - before
+    };
+    let all = async {
+        let (calls, _) = tokio::join!(measured, futures_util::future::join_all(callers));
+        stop.send_replace(true);
+        calls
+    };
+    let (calls, _) = tokio::join!(all, futures_util::future::join_all(workers));
+    let (asked, waited, seconds) = (asked.into_inner(), waited.into_inner(), WINDOW.as_secs());
+    println!(
+        "{} requests/s of {KEYS} keys over {EDGES} edges: {} calls/s at the store, {:.3} per request; {:.1} % of the requests waited for one",
+        asked / seconds,
+        calls / seconds,
+        calls as f64 / asked as f64,
+        100.0 * waited as f64 / asked as f64
+    );
+    assert!((4_500..5_500).contains(&(asked / seconds)), "{asked} in {seconds} s");
+    // Most are of keys below five requests a second, which ask for each.
+    assert!(calls * 2 < asked, "{calls} calls for {asked} requests");
 }
 
 #[tokio::test(start_paused = true)]
@@ -413,6 +508,43 @@ async fn without_the_store_each_edge_keeps_its_part_and_tells_later() {
         ] {
             assert!(text.contains(line), "{line}\n{text}");
         }
+    })
+    .await;
+}
+
+/// More settlements than the queue holds while the store is away: nobody waits, what found no room is counted, and the counter is right again
+/// once it is raised to what the ledger knows.
+#[tokio::test(start_paused = true)]
+async fn settlements_beyond_the_queue_are_counted_and_made_good_from_the_ledger() {
+    bench(async |bench| {
+        let limits = set_with(&[Limit::new(Scope::Key, Dimension::Spend(Window::Month), 1_000_000_000)], StoreDown::Open);
+        bench.remote.away.store(true, Ordering::SeqCst);
+        let mut first = None;
+        for number in 0..70_000_u64 {
+            let decision = match bench.gate.reserve_now(&bench.request(&limits, usage(100))) {
+                Some(decision) => decision,
+                None => bench.gate.reserve(&bench.request(&limits, usage(100))).await,
+            };
+            let Decision::Allowed(reservation) = decision else { panic!("{number}: {decision:?}") };
+            first.get_or_insert_with(|| (reservation.entries[0].bucket.clone(), reservation.entries[0].period.unwrap()));
+            let began = Instant::now();
+            bench.gate.settle(reservation, &usage(70));
+            assert_eq!(began.elapsed(), Duration::ZERO);
+        }
+        let lost = || {
+            let families = bench.registry.gather();
+            let family = families.iter().find(|family| family.name() == "tidegate_quota_settlements_dropped_total").unwrap();
+            family.get_metric()[0].get_counter().get_value() as u64
+        };
+        assert!((4_000..4_500).contains(&lost()), "{} of 70,000 found no room in 65,536 and what is under way", lost());
+        bench.remote.away.store(false, Ordering::SeqCst);
+        bench.gate.all_told(Duration::from_secs(600)).await;
+        assert_eq!(bench.used(&limits).await, [(70_000 - lost()) * 70], "every other was told once");
+        bench.gate.spend_in_doubt().await;
+        let (bucket, period) = first.unwrap();
+        let known = SpentEntry { bucket, period, micro_dollars: 70_000 * 70 };
+        bench.remote.restore("acme", &[known]).await.unwrap();
+        assert_eq!(bench.used(&limits).await, [70_000 * 70]);
     })
     .await;
 }
