@@ -141,8 +141,7 @@ impl Ledger {
     /// # Errors
     /// The directory cannot be used, or another process uses it.
     pub(crate) fn start(config: &LedgerConfig, clock: Clock, metrics: LedgerMetrics, gate: Arc<Gate>) -> io::Result<(Self, Unfinished)> {
-        // Bound: a second of 16 000 requests with two notes each, and again as much.
-        let (notes, queue) = sync_channel(QUEUE);
+        let (notes, queue) = sync_channel(config.waiting_notes);
         let progress = Arc::new(Progress::default());
         let directory = config.directory.as_deref().map(Directory::lock).transpose()?;
         let mut recovered = match &directory {
@@ -261,6 +260,3 @@ fn report(recovered: &recover::Recovered, directory: Option<&Path>) {
         tracing::warn!(%directory, requests = recovered.open.len(), "an earlier process left requests open: they are settled now");
     }
 }
-
-/// See [`Ledger::start`].
-const QUEUE: usize = 65_536;

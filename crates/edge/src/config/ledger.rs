@@ -24,6 +24,10 @@ pub struct LedgerConfig {
     pub fsync_bytes: u64,
     /// How often what open streams have delivered is noted: the most that a crash leaves uncharged.
     pub checkpoint: Duration,
+    /// Notes of requests that wait for the journal's thread; beyond it they are lost and counted.
+    pub waiting_notes: usize,
+    /// Entries that wait in memory for a disk that takes nothing, bytes, and the notes of one round more; beyond it notes wait.
+    pub waiting_bytes: usize,
     /// How long sums are kept.
     pub retention: Retention,
     /// Files of records for a warehouse; needs a directory.
@@ -89,6 +93,9 @@ impl Default for LedgerConfig {
             fsync_every: Duration::from_secs(1),
             fsync_bytes: 1 << 20,
             checkpoint: Duration::from_millis(250),
+            // A second of 16 000 requests with two notes each, and again as much.
+            waiting_notes: 65_536,
+            waiting_bytes: 16 << 20,
             retention: Retention::default(),
             export: None,
             objects: None,

@@ -161,7 +161,7 @@ impl Writer {
 
     /// Everything that is queued, up to a bound. False when there was nothing.
     fn drain(&mut self) -> bool {
-        if self.buffer.len() > MOST_BUFFERED {
+        if self.buffer.len() > self.config.waiting_bytes {
             return true;
         }
         let mut took = false;
@@ -286,7 +286,7 @@ impl Writer {
 
     /// What open streams have delivered since the last look.
     fn note_deliveries(&mut self) {
-        if self.disk.is_none() || self.buffer.len() > MOST_BUFFERED {
+        if self.disk.is_none() || self.buffer.len() > self.config.waiting_bytes {
             return;
         }
         let hhmm = self.clock.utc_hhmm();
@@ -371,7 +371,7 @@ impl Writer {
 
     /// The last round: what is queued is written, or counted as lost.
     fn finish(mut self) {
-        while self.drain() && self.buffer.len() <= MOST_BUFFERED {}
+        while self.drain() && self.buffer.len() <= self.config.waiting_bytes {}
         self.round();
         if !self.buffer.is_empty() {
             tracing::error!(bytes = self.buffer.len(), entries = self.buffered, "the journal could not be written to its end");
@@ -451,8 +451,6 @@ const IDLE_ROUNDS: u32 = 50;
 const IDLE: Duration = Duration::from_secs(1);
 /// Notes of one round.
 const GROUP: usize = 8_192;
-/// Entries that wait for a disk, bytes.
-const MOST_BUFFERED: usize = 16 << 20;
 /// A disk that takes nothing for this long does not hold up settlements any more.
 const SETTLE_ANYWAY: Duration = Duration::from_secs(1);
 /// After its record was written the store is told within this, or is away for longer than the journal remembers: then the reservation

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tidegate_edge::config::LedgerConfig;
-use tidegate_quota::{Dimension, Limit, Scope};
+use tidegate_ledger::Money;
+use tidegate_quota::{Dimension, Limit, Scope, Window};
 use tidegate_testkit::{Mesh, Topology, chat};
 
 const CHAT: &str = "/v1/chat/completions";
@@ -54,6 +55,68 @@ impl Disk {
     }
 }
 
+/// A file system in a file, which can be made to fail as disks do: read-only from one moment on, also for files that are open.
+struct Fragile {
+    folder: tempfile::TempDir,
+}
+
+impl Fragile {
+    /// `None`, with a word about it, where this process may not mount.
+    #[expect(clippy::print_stderr, reason = "a skipped proof says so")]
+    fn new() -> Option<Self> {
+        let disk = Self { folder: tempfile::tempdir().expect("a directory") };
+        std::fs::create_dir(disk.path()).expect("a directory");
+        let image = std::fs::File::create(disk.image()).expect("a file");
+        image.set_len(16 << 20).expect("a size");
+        let made = Command::new("mkfs.ext4").args(["-q", "-F"]).arg(disk.image()).output().is_ok_and(|output| output.status.success());
+        if made && disk.mount() {
+            return Some(disk);
+        }
+        eprintln!("skipped: a file system in a file can be mounted by root only, where there are loop devices and mkfs.ext4");
+        None
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("disk")
+    }
+
+    fn image(&self) -> PathBuf {
+        self.folder.path().join("image")
+    }
+
+    fn mount(&self) -> bool {
+        Command::new("mount").args(["-o", "loop"]).arg(self.image()).arg(self.path()).output().is_ok_and(|output| output.status.success())
+    }
+
+    /// What was written is on the disk.
+    fn make_safe(&self) {
+        let done = Command::new("sync").arg("-f").arg(self.path()).status().expect("sync");
+        assert!(done.success(), "sync");
+    }
+
+    /// What the kernel does when the disk below has failed.
+    fn fail(&self) {
+        let done = Command::new("mount").args(["-o", "remount,abort"]).arg(self.path()).status().expect("mount");
+        assert!(done.success(), "remount,abort");
+    }
+
+    /// What an operator does then.
+    fn repair(&self) {
+        let done = Command::new("umount").arg(self.path()).status().expect("umount");
+        assert!(done.success(), "nobody uses it any more");
+        // 1: errors were corrected.
+        let checked = Command::new("e2fsck").args(["-f", "-y"]).arg(self.image()).output().expect("e2fsck");
+        assert!(matches!(checked.status.code(), Some(0 | 1)), "{}", String::from_utf8_lossy(&checked.stdout));
+        assert!(self.mount(), "mounted again");
+    }
+}
+
+impl Drop for Fragile {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.path()).output();
+    }
+}
+
 impl Drop for Disk {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(self.path()).status();
@@ -78,6 +141,17 @@ async fn served(mesh: &Mesh, count: u32) {
         let answer = mesh.post(CHAT, &chat("m", "hello")).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
     }
+}
+
+/// What all who were served were told to pay.
+async fn told(mesh: &Mesh, count: u32) -> Money {
+    let mut sum = Money::ZERO;
+    for _ in 0..count {
+        let answer = mesh.post(CHAT, &chat("m", "hello")).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        sum += Money::parse_usd(&answer.json()["usage"]["cost"].to_string()).expect("a cost");
+    }
+    sum
 }
 
 /// Entries that an edge has counted as lost, also after its end.
@@ -126,6 +200,77 @@ async fn what_a_full_disk_never_took_is_counted_as_lost() {
     let usage = second.operations().get("/usage?period=all").await.json();
     let kept = usage["total"]["requests"].as_f64().expect("a number");
     assert!(kept >= 3.0 && kept + lost >= 103.0, "{kept} are kept, {lost} were counted as lost");
+    second.edge.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_loses_records_and_counts_them_while_quotas_stay_right() {
+    let Some(disk) = Disk::of(4 << 20) else { return };
+    let small = topology(disk.path()).with(|topology| {
+        // Room for what an edge does in a second: here some forty requests.
+        (topology.ledger.waiting_bytes, topology.ledger.waiting_notes) = (1_000, 64);
+        topology.key.limits.push(Limit::new(Scope::Key, Dimension::Spend(Window::Day), 1_000_000_000));
+    });
+    let first = small.start().await;
+    let mut paid = told(&first, 5).await;
+    first.until_metric("tidegate_ledger_records_total", &[], |records| records == 5.0).await;
+    let ballast = disk.fill();
+    // Nobody waits, and the one slot is free for each of them.
+    paid += told(&first, 120).await;
+    let dropped = first.metric("tidegate_ledger_dropped_total", &[("reason", "queue_full")]);
+    assert!(dropped > 50.0, "{dropped} notes of 240 found no room");
+    let counted = first.get("/v1/key").await.json()["data"].clone();
+    let left = Money::parse_usd(&counted["limit_remaining"].to_string()).expect("an amount");
+    assert_eq!(Money::from_picodollars(1_000_000_000 * 1_000_000) - left, paid, "the budget knows of every request: {counted}");
+    // With room again the journal goes on, with what waited first.
+    std::fs::remove_file(ballast).expect("the ballast");
+    let before = first.metric("tidegate_ledger_written_bytes_total", &[]);
+    first.until_metric("tidegate_ledger_written_bytes_total", &[], |bytes| bytes > before).await;
+    served(&first, 5).await;
+    let registry = first.edge.registry().clone();
+    first.edge.shutdown().await;
+    let lost = lost(&registry);
+    let second = mesh(disk.path()).await;
+    let usage = second.operations().get("/usage?period=all").await.json();
+    let kept = usage["total"]["requests"].as_f64().expect("a number");
+    println!("130 served: {kept} are in the ledger, {lost} notes were lost and counted");
+    // A request leaves two notes, and one whose first alone was kept is ended by the next start.
+    assert!((10.0..130.0).contains(&kept) && kept + lost >= 130.0, "{kept} are kept, {lost} notes were counted as lost");
+    second.edge.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_turns_read_only_keeps_nobody_waiting_and_is_used_again_when_it_is_repaired() {
+    let Some(disk) = Fragile::new() else { return };
+    let first = mesh(&disk.path()).await;
+    let mut ids = Vec::new();
+    for _ in 0..10 {
+        ids.push(first.post(CHAT, &chat("m", "hello")).await.json()["id"].as_str().expect("an id").to_owned());
+    }
+    let is_written = || {
+        let journal = std::fs::read(disk.path().join("ledger/journal-0000000001.tgj")).expect("the journal");
+        let journal = String::from_utf8_lossy(&journal);
+        ids.iter().all(|id| journal.contains(id))
+    };
+    first.until_metric("tidegate_ledger_written_bytes_total", &[], |_| is_written()).await;
+    disk.make_safe();
+    disk.fail();
+    served(&first, 30).await;
+    first.until_metric("tidegate_ledger_write_errors_total", &[], |errors| errors > 0.0).await;
+    served(&first, 10).await;
+    first.until_metric("tidegate_ledger_records_total", &[], |records| records == 50.0).await;
+    let data = first.get("/v1/key").await.json()["data"].clone();
+    assert_eq!(data["tidegate"]["limits"][0]["used"], 0, "no slot is held: {data}");
+    let registry = first.edge.registry().clone();
+    first.edge.shutdown().await;
+    let lost = lost(&registry);
+    assert!((40.0..=80.0).contains(&lost), "{lost} notes of 40 requests are counted as lost");
+    disk.repair();
+    let second = mesh(&disk.path()).await;
+    served(&second, 1).await;
+    second.until_metric("tidegate_ledger_records_total", &[], |records| records == 1.0).await;
+    let usage = second.operations().get("/usage?period=all").await.json();
+    assert_eq!(usage["total"]["requests"], 11, "what was safe is there: {usage}");
     second.edge.shutdown().await;
 }
 

@@ -46,6 +46,7 @@ impl<'a> Lowering<'a> {
             }),
             objects: raw.objects.as_ref().and_then(|objects| self.objects(objects, place.get("objects"))),
             content: raw.content.as_ref().map(|content| ContentConfig { directory: content.directory.clone() }),
+            ..LedgerConfig::default()
         }
     }
 
