@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tidegate_edge::config::{LedgerConfig, ObjectsConfig};
-use tidegate_testkit::{Mesh, Topology, chat};
+use tidegate_testkit::{Mesh, Topology, chat, key};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -245,4 +245,50 @@ async fn two_edges_may_share_a_bucket() {
         mesh.edge.shutdown().await;
     }
     store.until_holds(&ids).await;
+}
+
+/// What a caller sends, and how it is known: neither has anything to do in a warehouse.
+const CANARY: &str = "canary-5d1f7c";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_hold_no_secret_and_no_text() {
+    let (store, directory) = (Store::start(Mood::Takes).await, tempfile::tempdir().expect("a directory"));
+    let (caller_key, credential) = (format!("{CANARY}-caller-key"), format!("{CANARY}-credential"));
+    let ledger = config(directory.path(), &store, SMALL, MUCH);
+    let mesh = Topology::new()
+        .provider("a", |draft| {
+            let secret = credential.clone();
+            draft.provider = Box::new(move |provider| provider.credentials[0].secret = Some(secret.as_str().into()));
+        })
+        .with(|topology| {
+            topology.ledger = ledger;
+            topology.more_keys = vec![key("named", &caller_key)];
+        })
+        .start()
+        .await;
+    let caller = mesh.caller().with_key(&caller_key).with_header("cookie", &format!("{CANARY}-cookie")).with_header("x-anything", CANARY);
+    for script in ["", "cut=3", "status=401", "status=500", "malformed"] {
+        for streamed in [false, true] {
+            let answer = tidegate_provider_sim::Script::text(format!("{CANARY}-answer"));
+            mesh.sim("a").push_script(if script.is_empty() { answer } else { script.parse().expect("a script") });
+            let mut request = chat("m", &format!("{CANARY}-prompt"));
+            request["stream"] = streamed.into();
+            request["metadata"] = serde_json::json!({ "name": CANARY });
+            request["stop"] = serde_json::json!([CANARY]);
+            request["tools"] =
+                serde_json::json!([{ "type": "function", "function": { "name": "canary-5d1f7c", "parameters": { "type": "object" } } }]);
+            caller.post(CHAT, &request).await;
+        }
+    }
+    mesh.edge.shutdown().await;
+    until("all objects", || store.ids().len() >= 10).await;
+    // Nor the digest, by which the configuration knows the key.
+    let digest: String = tidegate_edge::auth::digest(&caller_key, None).iter().map(|byte| format!("{byte:02x}")).collect();
+    let state = store.state.lock();
+    let records: Vec<u8> = state.objects.values().flat_map(|object| zstd::decode_all(object.as_slice()).expect("zstd")).collect();
+    let sent = String::from_utf8_lossy(&state.heard).into_owned() + &String::from_utf8_lossy(&records);
+    assert!(sent.contains("\"key\":\"named\""), "records are there");
+    for word in [CANARY, &digest, SECRET] {
+        assert!(!sent.contains(word), "{word} was sent to the object store");
+    }
 }
