@@ -192,7 +192,8 @@ impl Drop for Server {
 fn start() -> (Option<Server>, String) {
     let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port();
     let folder = tempfile::tempdir().expect("a folder");
-    let child = Command::new("redis-server")
+    let program = std::env::var("TIDEGATE_REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
+    let child = Command::new(program)
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--appendfsync", "everysec"])
         .arg("--dir")
         .arg(folder.path())

@@ -25,6 +25,11 @@ impl Drop for Redis {
     }
 }
 
+/// The server's program; `TIDEGATE_REDIS_SERVER=/path/to/valkey-server` runs the tests against another.
+pub(crate) fn redis_server() -> String {
+    std::env::var("TIDEGATE_REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned())
+}
+
 impl Redis {
     async fn start() -> Self {
         let port = std::net::TcpListener::bind(("127.0.0.1", 0)).and_then(|socket| socket.local_addr()).expect("a free port").port();
@@ -36,7 +41,7 @@ impl Redis {
     }
 
     fn spawn(port: u16, folder: &std::path::Path) -> Child {
-        Command::new("redis-server")
+        Command::new(redis_server())
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
             .arg(folder)
             .stdout(Stdio::null())

@@ -31,7 +31,7 @@ impl Redis {
     async fn start() -> Self {
         let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port();
         let folder = tempfile::tempdir().expect("a directory");
-        let process = Command::new("redis-server")
+        let process = Command::new(crate::region::redis_server())
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
             .arg(folder.path())
             .stdout(Stdio::null())
