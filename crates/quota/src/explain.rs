@@ -102,7 +102,10 @@ fn bound(bucket: &Arc<Bucket>, policy: StoreDown, topology: Topology) -> Bound {
         }
         (false, StoreDown::Local) if limit.dimension.is_spend() => {
             let extra = (amount / POSTPAID_PART / known).saturating_mul(most);
-            words.push(format!("Store away: up to {} micro-dollars more than the store knows of, 5 % of the budget in all.", whole(extra)));
+            words.push(format!(
+                "Store away: up to {} more than the store knows of, 5 % of the budget for all known edges.",
+                shown(bucket, whole(extra))
+            ));
             Some(whole(amount.saturating_add(extra)))
         }
         (false, StoreDown::Local) => {
@@ -137,9 +140,18 @@ fn shared_words(bucket: &Bucket, regions: u64) -> String {
         (Meter::Budget(_), Funding::Postpaid) => format!(
             "Shared by {regions} regions, which are lent a hundredth of what is left at a time, at least $1 or ten requests. A region that is cut \
              off spends what it was lent, then up to {} more by the key's `on_store_down`.",
-            limit.amount / POSTPAID_PART / regions
+            shown(bucket, limit.amount / POSTPAID_PART / regions)
         ),
     }
+}
+
+/// An amount for people: micro-dollars as dollars.
+fn shown(bucket: &Bucket, amount: u64) -> String {
+    if !bucket.limit.dimension.is_spend() {
+        return amount.to_string();
+    }
+    let text = format!("${}.{:06}", amount / 1_000_000, amount % 1_000_000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// What one of `counters` allows: exact for a rate, never below one for what is countable.

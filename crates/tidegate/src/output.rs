@@ -36,6 +36,12 @@ impl Output {
         }
     }
 
+    /// Keeps everything, for tests of what people read.
+    #[cfg(test)]
+    pub(crate) fn captured(out: impl Write + 'static) -> Output {
+        Output { out: Box::new(out), err: Box::new(io::sink()), colour_out: false, colour_err: false }
+    }
+
     /// Writes a line of the result.
     pub(crate) fn line(&mut self, text: impl Display) {
         let _ = writeln!(self.out, "{text}");

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use serde_json::{Value, json};
-use tidegate_quota::{Bound, Dimension, Funding, Topology};
+use tidegate_quota::{Bound, Dimension, Funding, StoreDown, Topology};
 
 use super::{BAD_CONFIG, operations, show_problems};
 use crate::cli::QuotaExplainArgs;
@@ -42,16 +42,22 @@ pub(super) fn explain(args: &QuotaExplainArgs, output: &mut Output) -> anyhow::R
         output.line(serde_json::to_string_pretty(&limits)?);
         return Ok(ExitCode::SUCCESS);
     }
-    let mut text = format!("Limits of `{}`, broadest first. On a store that is away: {:?}.\n", args.key, limits.on_store_down());
+    let policy = match limits.on_store_down() {
+        StoreDown::Local => "local",
+        StoreDown::Open => "open",
+        StoreDown::Closed => "closed",
+    };
+    let mut text = format!("Limits of `{}`, broadest first. With the store away: `{policy}`.\n", args.key);
     for bound in &bounds {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "\n{}\n  {}", title(bound), counted(bound.bucket.limit.dimension));
         for sentence in &bound.words {
             let _ = writeln!(text, "  {sentence}");
         }
-        let _ = writeln!(text, "  At most per window: {}", amount(bound, bound.store_up));
+        let at_most = if bound.bucket.limit.dimension == Dimension::Concurrent { "At most at the same time" } else { "At most per window" };
+        let _ = writeln!(text, "  {at_most}: {}", amount(bound, bound.store_up));
         let away = bound.store_down.map_or_else(|| "unbounded".to_owned(), |most| amount(bound, most));
-        let _ = writeln!(text, "  At most per window with the store away: {away}");
+        let _ = writeln!(text, "  {at_most} with the store away: {away}");
         if let Some(share) = now.as_ref().and_then(|now| share_of(now, bound)) {
             let region = now.as_ref().and_then(|now| now["region"].as_str()).unwrap_or_default();
             let _ = writeln!(text, "  {}", told(Unit::of(bound.bucket.limit.dimension), share, region));
@@ -177,11 +183,17 @@ fn title(bound: &Bound) -> String {
     if let Some(model) = &limit.model {
         let _ = write!(title, " · only {model}");
     }
+    if let Some(provider) = &limit.provider {
+        let _ = write!(title, " · only at {provider}");
+    }
     if let Some(percent) = limit.warn_at {
         let _ = write!(title, " · warns at {percent} %");
     }
     if limit.dimension.is_spend() && limit.funding == Funding::Prepaid {
         title.push_str(" · prepaid");
+    }
+    if limit.global {
+        title.push_str(" · global");
     }
     if limit.shadow {
         title.push_str(" · shadow");
@@ -221,4 +233,90 @@ fn shown(bound: &Bound, now: Option<&Value>) -> Value {
         "counted": counted(limit.dimension),
         "words": bound.words,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Read, Write};
+    use std::net::{SocketAddr, TcpListener};
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+    #[derive(Clone, Default)]
+    struct Page(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Page {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// An operations port that shows three shares: of a rate, of a budget, and of one that home has not said anything about.
+    fn edge() -> (SocketAddr, std::thread::JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let share = |scope: &str, dimension: &str, amount: u64, now: Value| {
+            let mut share = json!({ "scope": scope, "dimension": dimension, "model": null, "provider": null, "amount": amount });
+            share.as_object_mut().unwrap().extend(now.as_object().unwrap().clone());
+            share
+        };
+        let rate = json!({ "share": 3912, "floor": 200, "age_seconds": 1.2, "lease_left_seconds": 12.7, "home_away": false });
+        let lent = json!({ "share": 61_400_000, "floor": 0, "age_seconds": 0.4, "lease_left_seconds": 588.0, "left_elsewhere": 97_300_000, "home_away": false });
+        let slots = json!({ "share": 2, "floor": 2, "age_seconds": null, "lease_left_seconds": 0.0, "home_away": true });
+        let answer = json!({ "key": "everything", "region": "eu", "regions": ["eu", "us", "ap"], "limits": [
+            share("organisation", "rpm", 6000, rate), share("workspace", "spend_month", 200_000_000, lent), share("key", "concurrent", 60, slots),
+        ]});
+        let answering = std::thread::spawn(move || {
+            let (mut socket, _) = listener.accept().unwrap();
+            let mut heard = [0; 1024];
+            let read = socket.read(&mut heard).unwrap();
+            let body = answer.to_string();
+            write!(socket, "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
+            String::from_utf8_lossy(&heard[..read]).lines().next().unwrap_or_default().to_owned()
+        });
+        (address, answering)
+    }
+
+    /// `TIDEGATE_UPDATE_GOLDEN=1 cargo nextest run --workspace -E 'binary(tidegate) and test(explain)'` writes the expected page anew.
+    #[test]
+    fn every_kind_of_limit_is_explained_as_the_documentation_shows() {
+        let golden = format!("{ROOT}/tests/golden/quota_explain.txt");
+        let (address, asked) = edge();
+        let page = Page::default();
+        let args = QuotaExplainArgs {
+            key: "everything".to_owned(),
+            config: Some(format!("{ROOT}/tests/golden/quota_explain.yaml").into()),
+            edges: 4,
+            most_edges: Some(6),
+            regions: None,
+            operations: Some(format!("http://{address}")),
+            json: false,
+        };
+        explain(&args, &mut Output::captured(page.clone())).unwrap();
+        assert_eq!(asked.join().unwrap(), "GET /quota/shares?key=everything HTTP/1.1");
+        let text = String::from_utf8(page.0.lock().clone()).unwrap();
+        if std::env::var_os("TIDEGATE_UPDATE_GOLDEN").is_some() {
+            std::fs::write(&golden, &text).unwrap();
+        }
+        assert!(std::fs::read_to_string(&golden).unwrap_or_default() == text, "the page differs from {golden}:\n{text}");
+        let documented = std::fs::read_to_string(format!("{ROOT}/../../docs/quotas.md")).unwrap();
+        assert!(documented.contains(&text), "docs/quotas.md shows another page than {golden}");
+    }
+
+    #[test]
+    fn a_share_says_when_home_is_away() {
+        let share = json!({ "share": 5, "amount": 60, "floor": 2, "age_seconds": 20.0, "lease_left_seconds": 0.0, "home_away": true });
+        let told = told(Unit::Count, &share, "eu");
+        assert_eq!(told, "Now in region eu: 5 of 60, told 20.0 s ago, for 0.0 s, then 2. The control plane has not answered for 15 s.");
+    }
 }
