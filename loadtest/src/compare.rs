@@ -130,6 +130,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         certificate: &certificate,
         workers: crate::serve::threads(arguments.workers),
         tidegate: binary.as_deref(),
+        without: &[],
         scenarios: measure::SCENARIOS,
         valgrind: None,
     };

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use super::certificate::Certificate;
 use super::launch::{Process, find_program, free_address};
+use super::tidegate::Part;
 use super::{packages, proxies, tidegate};
 use crate::loopback::Target;
 use crate::scenario::Scenario;
@@ -119,6 +120,8 @@ pub(crate) struct Ground<'a> {
     pub(crate) certificate: &'a Certificate,
     pub(crate) workers: usize,
     pub(crate) tidegate: Option<&'a Path>,
+    /// Parts that Tidegate is to do without.
+    pub(crate) without: &'a [Part],
     /// Every scenario that a model is needed for.
     pub(crate) scenarios: &'a [Scenario],
     /// Valgrind, when every contender is to be run under callgrind; its profile is [`PROFILE`] in the contender's folder.
@@ -264,6 +267,7 @@ impl Ground<'_> {
             extra_models: size.extra_models,
             keys: size.keys,
             runtime,
+            without: self.without,
         });
         let file = folder.join("tidegate.yaml");
         std::fs::write(&file, text).with_context(|| format!("write {}", file.display()))?;

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use super::certificate::Certificate;
 use super::fleet::{self, Contender, Ground, Kind, PROFILE, Size};
 use super::launch::find_program;
-use super::tidegate::{ANTHROPIC, ENDPOINTS_PER_MODEL, GEMINI, SAME_DIALECT, extra_model, key};
+use super::tidegate::{ANTHROPIC, ENDPOINTS_PER_MODEL, GEMINI, Part, SAME_DIALECT, extra_model, key};
 use crate::console;
 use crate::load::{self, Plan, RequestStyle};
 use crate::scenario::Scenario;
@@ -32,6 +32,7 @@ use calls::Calls;
     tidegate-loadtest instructions                                            every case, Tidegate beside F\n  \
     tidegate-loadtest instructions --only json,json-1m --tidegate <file>      two cases of a binary that exists\n  \
     tidegate-loadtest instructions --only json --without-floor --count calls  system calls of Tidegate alone\n  \
+    tidegate-loadtest instructions --only json --without limits,journal       what is left of it without quotas and journal\n  \
     tidegate-loadtest instructions --count scale                              4,000 endpoints and 100,000 keys over 3 and 10")]
 pub(crate) struct Arguments {
     /// Tidegate's binary; built with `cargo build --profile dist -p tidegate` when not given. Line tables make the profiles readable:
@@ -47,6 +48,9 @@ pub(crate) struct Arguments {
     /// Leave the floor out.
     #[arg(long)]
     without_floor: bool,
+    /// What Tidegate is to do without, separated by commas: what a part costs is the difference.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    without: Vec<Part>,
     /// How Tidegate's threads share connections: `per-core` or `shared`.
     #[arg(long, default_value = "per-core", value_parser = ["per-core", "shared"])]
     runtime: String,
@@ -125,6 +129,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         certificate: &certificate,
         workers: crate::serve::threads(None),
         tidegate: Some(&binary),
+        without: &arguments.without,
         scenarios: &[Scenario::Json, STREAM],
         valgrind: None,
     };

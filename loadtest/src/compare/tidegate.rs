@@ -23,6 +23,15 @@ pub(crate) const ENDPOINTS_PER_MODEL: usize = 3;
 /// Environment variable that holds the upstream's key; the mock accepts any.
 pub(crate) const UPSTREAM_KEY_VARIABLE: &str = "TIDEGATE_LOADTEST_UPSTREAM_KEY";
 
+/// A part of Tidegate that can be left out, to see what it costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Part {
+    /// Limits of the key and of its workspace.
+    Limits,
+    /// The journal of generations; sums in memory stay.
+    Journal,
+}
+
 /// What the configuration depends on.
 #[derive(Debug, Clone)]
 pub(crate) struct Setup<'a> {
@@ -43,6 +52,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) keys: usize,
     /// `per-core` or `shared`.
     pub(crate) runtime: &'static str,
+    /// Left out.
+    pub(crate) without: &'a [Part],
 }
 
 /// The n-th caller's key.
@@ -72,7 +83,10 @@ pub(crate) fn config(setup: &Setup<'_>) -> String {
     line(0, &format!("operations: {{ address: \"{}\" }}", setup.operations));
     line(0, &format!("access_log: {}", serde_json::json!(format!("file:{}", setup.access_log.display()))));
 
-    line(0, &format!("ledger: {{ directory: {} }}", quoted(setup.ledger)));
+    let has = |part: Part| !setup.without.contains(&part);
+    if has(Part::Journal) {
+        line(0, &format!("ledger: {{ directory: {} }}", quoted(setup.ledger)));
+    }
 
     // Thousands of streams over three endpoints: protecting an upstream that cannot be overloaded is not what is measured.
     line(0, "routing: { limit_initial: 4096 }");
@@ -113,16 +127,14 @@ pub(crate) fn config(setup: &Setup<'_>) -> String {
     }
     // Limits that are counted for every request and never reached.
     line(0, "organisations:\n  acme: {}");
-    line(0, "workspaces:\n  load: { organisation: acme, limits: [{ tokens_per_minute: 1000000000000 }, { spend_per_day: 100000000 }] }");
+    let limits = |limits: &'static str| if has(Part::Limits) { limits } else { "" };
+    let shared = limits(", limits: [{ tokens_per_minute: 1000000000000 }, { spend_per_day: 100000000 }]");
+    line(0, &format!("workspaces:\n  load: {{ organisation: acme{shared} }}"));
+    let own = limits(", limits: [{ requests_per_minute: 1000000000 }]");
     line(0, "keys:");
     for number in 0..setup.keys.max(1) {
         let digest = blake3::hash(key(number).as_bytes()).to_hex();
-        line(
-            2,
-            &format!(
-                "caller-{number}: {{ digest: \"blake3:{digest}\", workspace: load, limits: [{{ requests_per_minute: 1000000000 }}] }}"
-            ),
-        );
+        line(2, &format!("caller-{number}: {{ digest: \"blake3:{digest}\", workspace: load{own} }}"));
     }
     text
 }
@@ -136,6 +148,10 @@ mod tests {
     use super::*;
 
     fn setup(keys: usize, extra_models: usize) -> String {
+        setup_without(keys, extra_models, &[])
+    }
+
+    fn setup_without(keys: usize, extra_models: usize, without: &[Part]) -> String {
         config(&Setup {
             listen: "127.0.0.1:1".parse().unwrap(),
             secure: None,
@@ -148,7 +164,16 @@ mod tests {
             extra_models,
             keys,
             runtime: "per-core",
+            without,
         })
+    }
+
+    #[test]
+    fn parts_can_be_left_out() {
+        let (all, less) = (setup(2, 0), setup_without(2, 0, &[Part::Limits, Part::Journal]));
+        assert!(all.contains("ledger: {") && all.matches("limits: [").count() == 3, "{all}");
+        assert!(!less.contains("ledger:") && !less.contains("limits:"), "{less}");
+        assert!(less.contains("workspace: load }"), "{less}");
     }
 
     #[test]
