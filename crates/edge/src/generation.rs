@@ -338,9 +338,11 @@ impl Generation {
         }
     }
 
-    /// The caller's first byte is handed over: from here on nothing is tried elsewhere.
-    pub(crate) fn committed(&mut self) {
-        self.times.committed = Some(self.now());
+    /// The caller's first byte is handed over: from here on nothing is tried elsewhere. Gives the moment.
+    pub(crate) fn committed(&mut self) -> Timestamp {
+        let now = self.now();
+        self.times.committed = Some(now);
+        now
     }
 
     /// So much of the answer was handed over.
@@ -354,9 +356,13 @@ impl Generation {
     /// Reports the attempt in progress to health and metrics; then the one that waited beside it is in progress. Does nothing when there
     /// is none.
     pub(crate) fn end_attempt(&mut self, end: AttemptEnd, details: AttemptDetails) {
+        self.end_attempt_at(end, details, self.now());
+    }
+
+    /// [`Generation::end_attempt`] where the moment is known.
+    pub(crate) fn end_attempt_at(&mut self, end: AttemptEnd, details: AttemptDetails, now: Timestamp) {
         let other = self.other.take().map(|other| *other);
         let Some(current) = std::mem::replace(&mut self.current, other) else { return };
-        let now = self.now();
         let outcome = Outcome {
             first_token: current.first_token.map(|at| at - current.sent).filter(|_| self.context.streamed),
             prompt_tokens: self.uncached_prompt,
@@ -396,10 +402,14 @@ impl Generation {
 
     /// Ends the generation: the one place where a request is accounted for. Later calls do nothing.
     pub(crate) fn settle(&mut self, end: End, facts: &Facts, bill: &Bill) {
+        self.settle_at(end, facts, bill, self.now());
+    }
+
+    /// [`Generation::settle`] where the moment is known.
+    pub(crate) fn settle_at(&mut self, end: End, facts: &Facts, bill: &Bill, now: Timestamp) {
         if std::mem::replace(&mut self.settled, true) {
             return;
         }
-        let now = self.now();
         let elapsed = now - self.times.received;
         self.remember_conversation(end, &bill.usage);
         self.count(end, bill, elapsed);
@@ -484,7 +494,7 @@ impl Generation {
             && let Some(target) = self.target()
         {
             let micros = u64::try_from(bill.charge.total.micro_dollars_rounded_up()).unwrap_or(0);
-            let generating = self.times.sent.map_or(elapsed, |sent| self.now() - sent);
+            let generating = self.times.sent.map_or(elapsed, |sent| self.times.received + elapsed - sent);
             target.metrics.used(&bill.usage, micros, generating);
         }
     }

@@ -44,7 +44,7 @@ impl Generations {
         let mut digits = [0; ulid::ULID_LEN];
         text[4..].copy_from_slice(ulid.array_to_str(&mut digits).as_bytes());
         // Both parts are ASCII.
-        String::from_utf8_lossy(&text).into()
+        std::str::from_utf8(&text).unwrap_or_default().into()
     }
 
     /// Keeps a finished generation in place of an older one.
@@ -62,13 +62,33 @@ impl Generations {
         Some(Arc::clone(&kept.past))
     }
 
+    /// The slot that `id` names; of an id that was not made here, any slot or none: what lies there has another id.
     fn slot(&self, id: &str) -> Option<usize> {
-        let ulid: ulid::Ulid = id.strip_prefix("gen-")?.parse().ok()?;
-        let slot = usize::try_from(ulid.random() & ((1 << SLOT_BITS) - 1)).ok()?;
+        let digits = id.as_bytes().last_chunk::<SLOT_DIGITS>()?;
+        let number = digits.iter().try_fold(0, |number, digit| Some(number << BITS_PER_DIGIT | digit_of(*digit)?))?;
+        let slot = number & ((1 << SLOT_BITS) - 1);
         (slot < self.slots.len()).then_some(slot)
     }
 }
 
+/// What a digit of a ULID stands for, in the base of Crockford as the specification of ULIDs has it; only ids as they were given out
+/// are known, so that lower case and look-alikes are none.
+fn digit_of(digit: u8) -> Option<usize> {
+    let skipped = match digit {
+        b'0'..=b'9' => return Some(usize::from(digit - b'0')),
+        b'A'..=b'H' => 0,
+        b'J' | b'K' => 1,
+        b'M' | b'N' => 2,
+        b'P'..=b'T' => 3,
+        b'V'..=b'Z' => 4,
+        _ => return None,
+    };
+    Some(usize::from(digit - b'A' + 10 - skipped))
+}
+
+const BITS_PER_DIGIT: usize = 5;
+/// Digits that hold the bits of a slot.
+const SLOT_DIGITS: usize = 5;
 /// Room for 16 million generations; 56 random bits are left to tell two of the same millisecond apart.
 const SLOT_BITS: u32 = 24;
 const MOST: u64 = 1 << SLOT_BITS;
@@ -86,6 +106,18 @@ mod tests {
         assert_ne!(ids[0], ids[1]);
         for id in &ids {
             assert!(generations.slot(id).is_some_and(|slot| slot < 4));
+        }
+    }
+
+    #[test]
+    fn a_slot_is_read_from_the_end_of_the_id() {
+        let generations = Generations::new(MOST, Duration::from_secs(1));
+        for random in [0, 1, 31, 32, 0xff_ffff, 0x12_3456, 0xab_cdef, u128::MAX >> 48] {
+            let id = format!("gen-{}", ulid::Ulid::from_parts(1, random));
+            assert_eq!(generations.slot(&id), Some((random & 0xff_ffff) as usize), "{id}");
+        }
+        for wrong in ["gen-7ZZZZZZZZZZZZZZZZZZZZZZZZI", "gen-7ZZZZZZZZZZZZZZZZZZZZZZZZu", "gen-7ZZZZZZZZZZZZZZZZZZZZZZé"] {
+            assert_eq!(generations.slot(wrong), None, "{wrong}");
         }
     }
 

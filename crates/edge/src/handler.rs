@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde_json::Value;
 use tidegate_proto::v1::ManageOperation;
@@ -96,7 +96,7 @@ pub(crate) async fn handle(worker: &Arc<Worker>, connection: &ConnectionInfo, re
         region: Arc::clone(&shared.region),
         nothing: Arc::clone(&shared.nothing),
     };
-    if request.headers().get("x-stainless-retry-count").is_some_and(|count| count.as_bytes() != b"0") {
+    if request.headers().get(&STAINLESS_RETRIES).is_some_and(|count| count.as_bytes() != b"0") {
         shared.metrics.client_retries.inc();
     }
     let id = Arc::clone(&arrived.id);
@@ -341,6 +341,8 @@ fn preflight(allowed: &'static str) -> Response<EdgeBody> {
     response
 }
 
+/// What the SDKs that Stainless makes say of their own retries.
+static STAINLESS_RETRIES: HeaderName = HeaderName::from_static("x-stainless-retry-count");
 /// Where the edge explains its errors; no network beyond the mesh is needed to read it.
 pub(crate) const ERRORS_PATH: &str = "/docs/errors";
 const ERRORS: &str = include_str!("../../../docs/errors.md");

@@ -29,6 +29,10 @@ pub(crate) struct ModelName<'a> {
 
 impl<'a> ModelName<'a> {
     pub(crate) fn parse(text: &'a str) -> Self {
+        // Nearly every name is a plain slug; asking all bytes at once is cheaper than three searches.
+        if !text.bytes().fold(false, |found, byte| found | (byte == b'@') | (byte == b':')) {
+            return Self { slug: text, sort: None, preset: None };
+        }
         let mark = text.match_indices('@').map(|(at, _)| at).find(|at| text[*at..].starts_with("@preset/"));
         let (name, preset) = match mark {
             Some(at) => (&text[..at], Some(&text[at + "@preset/".len()..])),

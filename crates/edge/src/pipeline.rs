@@ -121,7 +121,9 @@ pub(crate) async fn chat(
     // Boxed once: its state is several times that of the rest, and would lie in every connection from its first request on.
     let attempts: Attempts = Box::pin(attempts(generation, Arc::clone(&worker.pool), ask));
     let mut response = if streamed { stream_answer(attempts, worker, &id).await } else { whole_answer(attempts.await, &id) };
-    response.headers_mut().extend(limits.into_iter().flatten());
+    if let Some(limits) = limits {
+        response.headers_mut().extend(limits);
+    }
     Ok(response)
 }
 
@@ -166,7 +168,7 @@ async fn stream_answer(mut attempts: Attempts, worker: &Worker, id: &str) -> Res
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     // Proxies on the way must not collect a stream.
-    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
     with_id(response, id)
 }
 
@@ -199,7 +201,8 @@ fn refuse(generation: &mut Generation, error: &EdgeError) -> Response<EdgeBody> 
 
 /// Prices a whole answer and accounts for it.
 fn finish(generation: &mut Generation, mut completion: Completion, details: AttemptDetails) -> Bytes {
-    generation.end_attempt(AttemptEnd::Success, details);
+    let answered = generation.times().answered.unwrap_or_else(|| generation.now());
+    generation.end_attempt_at(AttemptEnd::Success, details, answered);
     let bill = generation.bill(Ending::Completed, completion.facts());
     if bill.estimated {
         completion.assume_usage(crate::money::wire_usage(&bill.usage));
@@ -211,15 +214,18 @@ fn finish(generation: &mut Generation, mut completion: Completion, details: Atte
     let closing = Closing { cost: Some(cost.as_cost()), metadata: metadata.as_deref(), metadata_field: field.unwrap_or_default() };
     let bytes = completion.write(&closing);
     generation.delivered(&facts, &bytes);
-    generation.committed();
+    let committed = generation.committed();
     generation.shared.metrics.response_bytes.inc_by(bytes.len() as u64);
-    generation.settle(End { ending: Ending::Completed, status: 200, error_type: "" }, &facts, &bill);
+    generation.settle_at(End { ending: Ending::Completed, status: 200, error_type: "" }, &facts, &bill, committed);
     bytes
 }
 
 pub(crate) fn with_id(mut response: Response<EdgeBody>, id: &str) -> Response<EdgeBody> {
     if let Ok(value) = HeaderValue::from_str(id) {
-        response.headers_mut().insert(HeaderName::from_static("x-generation-id"), value);
+        response.headers_mut().insert(GENERATION_ID, value);
     }
     response
 }
+
+const GENERATION_ID: HeaderName = HeaderName::from_static("x-generation-id");
+const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
