@@ -144,7 +144,8 @@ impl ChatCall {
         }
         let mut cursor = Cursor::open(&body).map_err(not_json)?.bounded(limits.max_depth);
         if cursor.kind().map_err(not_json)? != Kind::Object {
-            return Err(RequestError::of(ErrorType::InvalidRequest, "the request body must be a JSON object"));
+            let no_object = RequestError::of(ErrorType::InvalidRequest, "the request body must be a JSON object");
+            return Err(cursor.wrong_text().map_or(no_object, not_json));
         }
         let mut members: SmallVec<[Member; 16]> = SmallVec::new();
         let mut messages = None;
@@ -153,7 +154,8 @@ impl ChatCall {
             let field = if key.escaped { Field::from_name(key.decode(&body).as_bytes()) } else { Field::from_name(key.inner.of(&body)) };
             let kind = cursor.kind().map_err(not_json)?;
             let value = if field == Some(Field::Messages) && kind != Kind::Null {
-                let read = Messages::read(&mut cursor, limits.max_messages)?;
+                let read = Messages::read(&mut cursor, limits.max_messages);
+                let read = read.map_err(|error| cursor.wrong_text().map_or(error, not_json))?;
                 let span = read.span;
                 messages = Some(read);
                 span

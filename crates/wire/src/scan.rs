@@ -4,7 +4,8 @@
 //! than relaying the body, so this walks the bytes, skips strings at vector speed, and hands out [`Span`]s. What it accepts is
 //! exactly what RFC 8259 calls JSON (a property test holds it against `serde_json`), at most [`MAX_DEPTH`] deep.
 //!
-//! Encoding is checked once for the whole document by [`Cursor::open`], so a span that lies on token boundaries is UTF-8.
+//! Encoding is checked ahead of the cursor and, by [`Cursor::finish`], to the end, so a span of a document that was read to its end is
+//! UTF-8 if it lies on token boundaries.
 
 mod survey;
 
@@ -100,7 +101,7 @@ pub struct ScanError {
     pub reason: &'static str,
 }
 
-/// A position in a document whose encoding has been checked. Values are pulled in order; nothing can be visited twice.
+/// A position in a document. Values are pulled in order; nothing can be visited twice.
 #[derive(Debug, Clone)]
 pub struct Cursor<'a> {
     bytes: &'a [u8],
@@ -108,12 +109,12 @@ pub struct Cursor<'a> {
     depth: u32,
     /// Deepest nesting that is accepted, at most [`MAX_DEPTH`].
     deepest: u32,
-    /// What every byte is, where the whole document was looked at; a cursor inside an accepted document searches instead.
-    survey: Option<Survey>,
+    /// What the next bytes are; a cursor inside an accepted document searches instead.
+    survey: Option<Survey<'a>>,
 }
 
 impl<'a> Cursor<'a> {
-    /// Checks the encoding and stands before the first value.
+    /// Stands before the first value.
     pub fn open(bytes: &'a [u8]) -> Result<Self, ScanError> {
         Ok(Self { bytes, at: 0, depth: 0, deepest: MAX_DEPTH, survey: Some(Survey::of(bytes)?) })
     }
@@ -247,12 +248,22 @@ impl<'a> Cursor<'a> {
     /// Nothing but whitespace may follow.
     pub fn finish(&mut self) -> Result<(), ScanError> {
         self.skip_whitespace();
-        if self.at == self.bytes.len() { Ok(()) } else { Err(self.error("trailing characters")) }
+        if self.at < self.bytes.len() {
+            return Err(self.error("trailing characters"));
+        }
+        self.survey.as_mut().map_or(Ok(()), Survey::finish)
     }
 
-    /// An error at the present position.
+    /// An error at the present position, unless the encoding or an escape is wrong anywhere: that is said first.
+    #[cold]
     pub fn error(&self, reason: &'static str) -> ScanError {
-        ScanError { at: self.at, reason }
+        self.wrong_text().unwrap_or(ScanError { at: self.at, reason })
+    }
+
+    /// What is wrong with the encoding or an escape from here on, if anything is.
+    #[cold]
+    pub(crate) fn wrong_text(&self) -> Option<ScanError> {
+        self.survey.clone()?.finish().err()
     }
 
     #[inline]
@@ -393,16 +404,17 @@ impl<'a> Cursor<'a> {
 
     /// Position of the closing quote of a string whose content starts at `start`, and whether it holds escapes.
     #[inline]
-    fn end_of_string(&self, start: usize) -> Result<(usize, bool), ScanError> {
-        match &self.survey {
+    fn end_of_string(&mut self, start: usize) -> Result<(usize, bool), ScanError> {
+        match &mut self.survey {
             Some(survey) => {
-                let Some(end) = survey.next_end(start) else {
+                let Some((end, escaped)) = survey.next_end(start)? else {
                     return Err(ScanError { at: self.bytes.len(), reason: "unterminated string" });
                 };
                 if self.bytes[end] != b'"' {
-                    return Err(ScanError { at: end, reason: "raw control character in a string" });
+                    self.at = end;
+                    return Err(self.error("raw control character in a string"));
                 }
-                Ok((end, survey.has_backslash(start, end)))
+                Ok((end, escaped))
             }
             // The document was accepted before: there is no control character in its strings.
             None => string_end(self.bytes, start),

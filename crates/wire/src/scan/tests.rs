@@ -82,6 +82,16 @@ fn invalid_encoding_is_found_anywhere() {
 }
 
 #[test]
+fn wrong_text_is_said_before_wrong_structure_however_far_behind() {
+    let far = "x".repeat(10_000);
+    for (wrong, reason) in [(&b"\xff"[..], "invalid UTF-8"), (b"\\x", "invalid escape"), (b"\xed\xa0\x80", "invalid UTF-8")] {
+        let text = [b"[1 2,\"", far.as_bytes(), wrong, b"\"]"].concat();
+        assert_eq!(check(&text).unwrap_err(), ScanError { at: 6 + far.len(), reason });
+    }
+    assert_eq!(check(b"[1 2]").unwrap_err(), ScanError { at: 3, reason: "expected `,` or `]`" });
+}
+
+#[test]
 fn strings_decode() {
     let text = br#""a\"\\\/\b\f\n\r\t\u00e9\ud83d\ude00\ud800x""#;
     let token = Cursor::open(text).unwrap().string().unwrap();
@@ -116,11 +126,14 @@ proptest! {
     #[test]
     fn damaged_documents_are_judged_as_serde_json_judges_them(
         value in json(),
+        // What is looked at in one go may end anywhere in it.
+        before in prop_oneof![3 => Just(0), 1 => 1_500..2_500_usize],
         at in any::<prop::sample::Index>(),
         damage in prop_oneof![Just(None), any::<u8>().prop_map(Some), "[\\[\\]{},:\"0-9eE.tfn \\\\-]".prop_map(|s| s.bytes().next())],
     ) {
-        let mut text = serde_json::to_vec(&value).unwrap();
-        let index = at.index(text.len());
+        let value = serde_json::to_vec(&value).unwrap();
+        let mut text = [b"[\"", &*vec![b'x'; before], b"\",", &value, b"]"].concat();
+        let index = text.len() - 1 - at.index(value.len());
         match damage {
             Some(byte) => text[index] = byte,
             None => { text.remove(index); }
