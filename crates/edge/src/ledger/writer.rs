@@ -39,7 +39,7 @@ pub(super) struct Writer {
     progress: Arc<Progress>,
     disk: Option<Disk>,
     /// Begun and not ended.
-    open: HashMap<Arc<str>, Open>,
+    open: HashMap<Arc<str>, Open, foldhash::fast::RandomState>,
     /// Begun since the last round: those that end within it never need an entry of their own.
     fresh: Vec<Arc<str>>,
     /// Ended a moment ago, with a reservation that the store may not have heard the end of.
@@ -87,7 +87,7 @@ impl Writer {
             gate,
             progress,
             disk: None,
-            open: HashMap::new(),
+            open: HashMap::default(),
             fresh: Vec::new(),
             unsettled: VecDeque::new(),
             buffer: Vec::new(),

@@ -2,13 +2,15 @@
 //!
 //! The Lua scripts do the same, line by line; a change here is a change there.
 
-use std::collections::HashMap;
+mod remembered;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use ulid::Ulid;
 
+use self::remembered::Remembered;
 use crate::ask::{Ask, DONE_SLACK, Given, LEASE, Row, Verdict};
 use crate::bucket::{Cost, Rule};
 use crate::clock::Micros;
@@ -18,23 +20,29 @@ use crate::set::MOST_SLOTS;
 use crate::settlement::{Settled, Settlement};
 use crate::store::SpentEntry;
 
+/// Found by names that the configuration gives and by ids of our own making, several times per request.
+type Map<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
+
 /// Counters and reservations of the organisations of a shard.
 #[derive(Debug, Default)]
 pub(crate) struct Cells {
-    by_slot: HashMap<Arc<str>, Counters>,
+    by_slot: Map<Arc<str>, Counters>,
     swept_at: Micros,
 }
 
 /// The state of one organisation.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub(crate) struct Counters {
     /// Theoretical arrival times.
-    arrivals: HashMap<Arc<str>, Micros>,
+    arrivals: Map<Arc<str>, Micros>,
     /// Spent per period, keyed by the period's start.
-    spent: HashMap<Arc<str>, SmallVec<[Spent; 1]>>,
+    spent: Map<Arc<str>, SmallVec<[Spent; 1]>>,
     /// Slots: expiry per holder.
-    slots: HashMap<Arc<str>, Vec<Slot>>,
-    reservations: HashMap<Ulid, Held>,
+    slots: Map<Arc<str>, Vec<Slot>>,
+    reservations: Map<Ulid, Held>,
+    /// Requests that have been settled.
+    #[serde(default)]
+    settled: Remembered,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -53,10 +61,10 @@ struct Slot {
     until: Micros,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Held {
     until: Micros,
-    /// `None` once it is settled.
+    /// `None` for one that was settled, in files of versions that kept both in one place.
     costs: Option<SmallVec<[Cost; 4]>>,
 }
 
@@ -114,11 +122,11 @@ impl Cells {
         self.by_slot.insert(slot, state);
     }
 
-    /// Everything that still matters, as JSON values per organisation.
-    pub(crate) fn export(&mut self, now: Micros) -> Vec<(Arc<str>, serde_json::Result<serde_json::Value>)> {
+    /// A copy of everything that still matters, per organisation.
+    pub(crate) fn export(&mut self, now: Micros) -> Vec<(Arc<str>, Counters)> {
         self.swept_at = 0;
         self.sweep(now);
-        self.by_slot.iter().map(|(slot, state)| (slot.clone(), serde_json::to_value(state))).collect()
+        self.by_slot.iter().map(|(slot, state)| (slot.clone(), state.clone())).collect()
     }
 
     fn sweep(&mut self, now: Micros) {
@@ -136,9 +144,10 @@ impl Cells {
 impl Counters {
     fn reserve(&mut self, ask: &Ask<'_>, now: Micros) -> Verdict {
         let looks: SmallVec<[(i64, Micros); 4]> = ask.rows.iter().map(|row| self.look(&row.bucket.key, &row.rule, now)).collect();
-        if let Some(held) = self.reservations.get(&ask.id).filter(|held| held.until > now) {
+        let held = self.reservations.get(&ask.id).filter(|held| held.until > now);
+        if held.is_some() || self.settled.has(ask.id, now) {
             // Asked before: the first answer. A settled one holds nothing any more.
-            let costs = held.costs.as_deref().unwrap_or(&[]);
+            let costs = held.and_then(|held| held.costs.as_deref()).unwrap_or(&[]);
             let given = looks.iter().enumerate().map(|(index, &(left, full_in))| Given {
                 held: costs.get(index).copied().unwrap_or(0),
                 left,
@@ -211,22 +220,28 @@ impl Counters {
 
     fn settle(&mut self, settlement: &Settlement, now: Micros) -> Settled {
         let reservation = &settlement.reservation;
-        let held = self.reservations.get(&reservation.id).filter(|held| held.until > now);
+        if self.settled.has(reservation.id, now) {
+            return Settled::Repeated;
+        }
+        // One that has expired stays: a clock that is set back finds it again.
+        let is_held = self.reservations.get(&reservation.id).is_some_and(|held| held.until > now);
+        let held = if is_held { self.reservations.remove(&reservation.id) } else { None };
         let (costs, settled) = match held {
-            Some(Held { costs: None, .. }) => return Settled::Repeated,
-            Some(Held { costs: Some(costs), .. }) => (costs.clone(), Settled::Applied),
+            Some(Held { costs: None, .. }) => (SmallVec::new(), Settled::Repeated),
+            Some(Held { costs: Some(costs), .. }) => (costs, Settled::Applied),
             None if reservation.expires_at <= now => return Settled::Expired,
             None => (SmallVec::new(), Settled::Restored),
         };
+        let until = reservation.expires_at.saturating_add(DONE_SLACK).min(now.saturating_add(REMEMBER));
+        self.settled.insert(reservation.id, until);
+        if settled == Settled::Repeated {
+            return settled;
+        }
         for (index, (entry, &used)) in reservation.entries.iter().zip(&settlement.used).enumerate() {
             let delta = signed(used).saturating_sub(signed(costs.get(index).copied().unwrap_or(0)));
             self.correct(entry, reservation, delta, now);
             self.free(entry, reservation.id, 0, costs.get(index).copied().unwrap_or(0));
         }
-        self.reservations.insert(
-            reservation.id,
-            Held { until: reservation.expires_at.saturating_add(DONE_SLACK).min(now.saturating_add(REMEMBER)), costs: None },
-        );
         settled
     }
 
@@ -307,7 +322,7 @@ impl Counters {
     }
 
     fn sweep(&mut self, now: Micros) {
-        self.reservations.retain(|_, held| held.costs.is_some() || held.until > now);
+        self.settled.forget(now, REMEMBER);
         let now = now.saturating_sub(CLOCK_BACK);
         self.arrivals.retain(|_, arrival| *arrival > now);
         self.spent.retain(|_, all| {
@@ -322,7 +337,11 @@ impl Counters {
     }
 
     fn is_empty(&self) -> bool {
-        self.arrivals.is_empty() && self.spent.is_empty() && self.slots.is_empty() && self.reservations.is_empty()
+        self.arrivals.is_empty()
+            && self.spent.is_empty()
+            && self.slots.is_empty()
+            && self.reservations.is_empty()
+            && self.settled.is_empty()
     }
 }
 

@@ -3,6 +3,7 @@
 //! `tidegate-quota <version> <bytes> <blake3>`; the checksum covers the body. It is written to a neighbour, synced and renamed, so a
 //! crash leaves the old file or the new one.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -57,13 +58,8 @@ pub enum FileError {
 /// The counters of each organisation, by key prefix.
 pub(super) type Loaded = Vec<(Arc<str>, Counters)>;
 
-pub(super) type Exported = (Arc<str>, serde_json::Result<serde_json::Value>);
-
-pub(super) fn save(path: &Path, all: Vec<Exported>) -> Result<(), FileError> {
-    let mut organisations = serde_json::Map::new();
-    for (slot, state) in all {
-        organisations.insert(slot.to_string(), state.map_err(FileError::Encode)?);
-    }
+pub(super) fn save(path: &Path, all: Loaded) -> Result<(), FileError> {
+    let organisations: BTreeMap<Arc<str>, Counters> = all.into_iter().collect();
     let body = serde_json::to_vec(&organisations).map_err(FileError::Encode)?;
     let header = format!("{MAGIC} {VERSION} {} {}\n", body.len(), blake3::hash(&body).to_hex());
     let fresh = neighbour(path, "new");
@@ -118,8 +114,7 @@ fn parse(content: &[u8]) -> Result<Loaded, Problem> {
     if words.next() != Some(blake3::hash(body).to_hex().as_str()) {
         return Err(damaged("its checksum is not the one in its header"));
     }
-    let organisations: std::collections::HashMap<Arc<str>, Counters> =
-        serde_json::from_slice(body).map_err(|error| Problem::Damaged(error.to_string()))?;
+    let organisations: BTreeMap<Arc<str>, Counters> = serde_json::from_slice(body).map_err(|error| Problem::Damaged(error.to_string()))?;
     Ok(organisations.into_iter().collect())
 }
 
