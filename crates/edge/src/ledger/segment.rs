@@ -137,6 +137,6 @@ impl SegmentReader {
 }
 
 /// Stands at the start of each segment; the last byte is the version of the frames.
-const MAGIC: &[u8; 8] = b"TGJRNL\0\x01";
+const MAGIC: &[u8; 8] = b"TGJRNL\0\x02";
 /// Bytes before the first entry.
 pub(crate) const HEAD: u64 = MAGIC.len() as u64;
