@@ -9,7 +9,7 @@ mod servers;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use servers::{Server, free_port};
@@ -63,15 +63,16 @@ impl Region {
     async fn load_during(&self, fault: impl Future<Output = ()>) -> (Money, u64) {
         let over = AtomicBool::new(false);
         let caller = async |mesh: &Mesh| {
-            let (mut told, mut requests) = (Money::ZERO, 0_u64);
+            let (mut told, mut waits) = (Money::ZERO, Vec::new());
             while !over.load(Ordering::SeqCst) {
+                let asked = Instant::now();
                 let answer = mesh.post(CHAT, &chat("m", "hello")).await;
+                waits.push(asked.elapsed());
                 assert_eq!(answer.status, 200, "a budget that is far away refuses nobody: {}", answer.text());
                 told += money(&answer.json()["usage"]["cost"]);
-                requests += 1;
                 tokio::time::sleep(Duration::from_millis(3)).await;
             }
-            (told, requests)
+            (told, waits)
         };
         let fault = async {
             tokio::time::sleep(Duration::from_millis(300)).await;
@@ -83,8 +84,19 @@ impl Region {
         let callers = [one, one, two, two].map(|mesh| Box::pin(caller(mesh)));
         let [a, b, c, d] = callers;
         let ((), a, b, c, d) = tokio::join!(fault, a, b, c, d);
-        let all = [a, b, c, d];
-        (all.iter().map(|(told, _)| *told).sum(), all.iter().map(|(_, requests)| requests).sum())
+        let (told, waits): (Vec<Money>, Vec<_>) = [a, b, c, d].into_iter().unzip();
+        let mut waits = waits.concat();
+        waits.sort_unstable();
+        let at = |part: usize| waits[(waits.len() - 1) * part / 1_000];
+        println!(
+            "{} requests, all answered with 200; p50 {:.1?}, p99 {:.1?}, p99.9 {:.1?}, longest {:.1?}",
+            waits.len(),
+            at(500),
+            at(990),
+            at(999),
+            at(1_000)
+        );
+        (told.into_iter().sum(), waits.len() as u64)
     }
 
     /// Waits until everything agrees; says what does not.
