@@ -231,7 +231,7 @@ impl Node {
         }));
         let mounted = Mounted {
             raft: consensus.service(),
-            relay: RelayService::server(proposer.clone()),
+            relay: RelayService::server(proposer.clone(), config.consensus.name.clone(), build.clone()),
             sync: SyncServer::from_arc(Arc::clone(&sync_service)),
             shares: shares.grpc(),
             fleet: Arc::clone(&fleet),

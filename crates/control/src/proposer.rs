@@ -9,7 +9,7 @@ use std::time::Duration;
 use prost::Message;
 use thiserror::Error;
 use tidegate_consensus::{Member, ProposeError, Role};
-use tidegate_proto::v1::{Applied, Command, Committed, NotLeading, Proposed, Refused, Reply, proposed, reply};
+use tidegate_proto::v1::{Applied, Command, Committed, NotLeading, Outdated, Proposed, Refused, Reply, proposed, reply};
 use tidegate_runtime::Clock;
 use tokio::time::{Instant, timeout_at};
 
@@ -39,6 +39,12 @@ pub enum SubmitError {
     /// This node takes no commands.
     #[error("this node takes no commands: {0}")]
     Stopped(String),
+    /// The leader is older than this node and would have lost a part of it; nothing was done.
+    #[error(
+        "the leader, control node `{}` of version {}, does not know all that this command says, and nothing was done: upgrade it, or \
+         `tidegate control transfer-leader` to a node of this version", .0.node, .0.build
+    )]
+    Outdated(Outdated),
 }
 
 /// Clones share everything.
@@ -76,6 +82,7 @@ impl Proposer {
             let last = match self.once(command.clone()).await {
                 Outcome::Done(index, reply) => return self.answered(index, reply).await,
                 Outcome::Stopped(why) => return Err(SubmitError::Stopped(why)),
+                Outcome::Outdated(node) => return Err(SubmitError::Outdated(node)),
                 Outcome::Unknown(why) if !repeatable => return Err(SubmitError::Unknown(why)),
                 Outcome::Unknown(why) => {
                     unknown = true;
@@ -143,6 +150,7 @@ impl Proposer {
             Some(proposed::Outcome::NotLeading(_)) => Outcome::NoLeader(format!("{address} does not lead any more")),
             Some(proposed::Outcome::Refused(why)) => Outcome::Stopped(why),
             Some(proposed::Outcome::Unknown(why)) => Outcome::Unknown(why),
+            Some(proposed::Outcome::Outdated(node)) => Outcome::Outdated(node),
             None => Outcome::Unknown(format!("{address} answered something that this version does not know")),
         }
     }
@@ -205,4 +213,5 @@ enum Outcome {
     NoLeader(String),
     Unknown(String),
     Stopped(String),
+    Outdated(Outdated),
 }

@@ -5,10 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use prost::Message;
 use tidegate_consensus::ChangeError;
 use tidegate_proto::v1::relay_client::RelayClient;
 use tidegate_proto::v1::relay_server::{Relay, RelayServer};
-use tidegate_proto::v1::{ClusterChange, ClusterChanged, Command, NotLeading, Proposed, ReplaceMember, cluster_change, cluster_changed};
+use tidegate_proto::v1::{
+    ClusterChange, ClusterChanged, Command, NotLeading, Outdated, Proposed, ReplaceMember, cluster_change, cluster_changed, proposed,
+};
 use tidegate_runtime::mesh::{ChannelOptions, Dial, Expect, Peer, Role, channel};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
@@ -22,6 +25,8 @@ const CALL: Duration = Duration::from_secs(5);
 const CHANGE: Duration = Duration::from_secs(60);
 /// Channels that are kept; there are at most about 60 control nodes.
 const CHANNELS: usize = 256;
+/// Header of a relayed command: its length as the sender knows it, in bytes.
+const COMMAND_BYTES: &str = "tidegate-command-bytes";
 
 /// Connections to other control nodes, by address. They connect when they are first used.
 pub struct Peers {
@@ -46,7 +51,10 @@ impl Peers {
     }
 
     pub(crate) async fn propose(&self, address: &str, command: Command) -> Result<Proposed, Status> {
-        let call = async { RelayClient::new(self.channel(address)).propose(command).await };
+        let bytes = command.encoded_len();
+        let mut request = Request::new(command);
+        request.metadata_mut().insert(COMMAND_BYTES, bytes.into());
+        let call = async { RelayClient::new(self.channel(address)).propose(request).await };
         match tokio::time::timeout(CALL, call).await {
             Ok(answer) => answer.map(Response::into_inner),
             Err(_elapsed) => Err(Status::deadline_exceeded("no answer in time")),
@@ -65,12 +73,14 @@ impl Peers {
 /// The other side of [`Peers`].
 pub struct RelayService {
     proposer: Proposer,
+    /// This node, as it is named to who must upgrade it.
+    this: Outdated,
 }
 
 impl RelayService {
-    /// To be mounted on the Raft listener.
-    pub fn server(proposer: Proposer) -> RelayServer<RelayService> {
-        RelayServer::new(RelayService { proposer })
+    /// To be mounted on the Raft listener of the node of this name and build.
+    pub fn server(proposer: Proposer, node: String, build: String) -> RelayServer<RelayService> {
+        RelayServer::new(RelayService { proposer, this: Outdated { node, build } })
     }
 }
 
@@ -78,6 +88,10 @@ impl RelayService {
 impl Relay for RelayService {
     async fn propose(&self, request: Request<Command>) -> Result<Response<Proposed>, Status> {
         admit(&request)?;
+        // What this version does not know was lost in reading. Proposed without it, the command would be another one.
+        if sent_bytes(&request).is_some_and(|sent| request.get_ref().encoded_len() < sent) {
+            return Ok(Response::new(Proposed { outcome: Some(proposed::Outcome::Outdated(self.this.clone())) }));
+        }
         Ok(Response::new(self.proposer.for_peer(request.into_inner()).await))
     }
 
@@ -85,6 +99,11 @@ impl Relay for RelayService {
         admit(&request)?;
         Ok(Response::new(change_here(self.proposer.agreement(), request.into_inner()).await))
     }
+}
+
+/// How long the command was when it was sent, where the sender says so.
+fn sent_bytes<T>(request: &Request<T>) -> Option<usize> {
+    request.metadata().get(COMMAND_BYTES)?.to_str().ok()?.parse().ok()
 }
 
 /// Control nodes only. Where nobody proves who they are, the listener's address is the only fence.

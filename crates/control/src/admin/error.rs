@@ -80,6 +80,7 @@ impl From<SubmitError> for AdminError {
                 let message = format!("{message}; send the same request with the same `Idempotency-Key` again to learn it");
                 AdminError::unavailable("outcome_unknown", message)
             }
+            SubmitError::Outdated(_) => AdminError::new(StatusCode::SERVICE_UNAVAILABLE, "upgrade_needed", message),
             SubmitError::Stopped(_) => AdminError::unavailable("not_running", message),
         }
     }
