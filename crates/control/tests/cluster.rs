@@ -17,10 +17,14 @@ use tidegate_control::admin::{Access, Role};
 use tidegate_control::shares::Declared;
 use tidegate_control::{ControlConfig, Node, NodeServices};
 use tidegate_proto::Kind;
+use tidegate_proto::v1::relay_client::RelayClient;
 use tidegate_proto::v1::shares_client::SharesClient;
-use tidegate_proto::v1::{self, ShareAssign, ShareReports};
+use tidegate_proto::v1::sync_client::SyncClient;
+use tidegate_proto::v1::{self, EdgeMessage, Goodbye, Hello, Position, ShareAssign, ShareReports, control_message, edge_message, proposed};
 use tidegate_quota::{Dimension, Limit, LimitName, Period, Scope, ShareReport, Window};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 
 /// Far above what any step takes, so that only a hang reaches it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -220,6 +224,116 @@ async fn without_edges_a_staged_change_is_everywhere_at_once() {
 }
 
 /// `{"rate": N}`, `{"budget": N}` or `{"regions": […]}`.
+/// A relayed command that is longer than what the leader reads of it comes from a newer node.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_does_not_know_all_of_a_command_is_named_and_proposes_nothing_of_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let nodes = three(directory.path()).await;
+    let status = nodes[0].consensus().status();
+    let leader = nodes.iter().find(|node| node.consensus().status().node_id == status.leader.unwrap()).unwrap();
+    let name = status.leader_member().unwrap().instance.name.clone();
+    let mut client = RelayClient::connect(format!("http://{}", leader.bound().raft)).await.unwrap();
+    let note = v1::Command {
+        actor: "ann".into(),
+        body: Some(v1::command::Body::Note(v1::Note { action: "look".into() })),
+        ..v1::Command::default()
+    };
+    let mut propose = async |more: usize| {
+        let mut request = tonic::Request::new(note.clone());
+        let bytes = prost::Message::encoded_len(&note) + more;
+        request.metadata_mut().insert("tidegate-command-bytes", bytes.to_string().parse().unwrap());
+        client.propose(request).await.unwrap().into_inner().outcome.unwrap()
+    };
+    let entries = || leader.published().load().audit().entries().filter(|entry| entry.action == "look").count();
+    let before = entries();
+    match propose(3).await {
+        proposed::Outcome::Outdated(outdated) => assert_eq!((outdated.node, outdated.build), (name, "test".to_owned())),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(entries(), before, "nothing of it was agreed on");
+    assert!(matches!(propose(0).await, proposed::Outcome::Committed(_)));
+    assert_eq!(entries(), before + 1);
+    stop(nodes).await;
+}
+
+/// An edge as far as a control node can tell: it takes what comes and confirms it.
+struct Follower {
+    say: mpsc::Sender<EdgeMessage>,
+    following: tokio::task::JoinSet<()>,
+}
+
+impl Follower {
+    async fn start(node: &Node, name: &str) -> Follower {
+        let (say, queue) = mpsc::channel(16);
+        let hello = Hello { edge_id: name.into(), region: "eu".into(), build: "t".into(), schema_max: 1, ..Hello::default() };
+        say.send(EdgeMessage { body: Some(edge_message::Body::Hello(hello)) }).await.unwrap();
+        let mut client = SyncClient::connect(format!("http://{}", node.bound().sync)).await.unwrap();
+        let mut incoming = client.follow(ReceiverStream::new(queue)).await.unwrap().into_inner();
+        let confirm = say.downgrade();
+        let mut following = tokio::task::JoinSet::new();
+        following.spawn(async move {
+            while let Ok(Some(message)) = incoming.message().await {
+                let received = match message.body {
+                    Some(control_message::Body::Snapshot(v1::Snapshot { part: Some(v1::snapshot::Part::End(end)) })) => end.position,
+                    Some(control_message::Body::Delta(delta)) => delta.to,
+                    _ => None,
+                };
+                let (Some(Position { index, .. }), Some(say)) = (received, confirm.upgrade()) else { continue };
+                let ack = v1::Ack { received: index, applied: index, revoked: index };
+                let _ = say.send(EdgeMessage { body: Some(edge_message::Body::Ack(ack)) }).await;
+            }
+        });
+        Follower { say, following }
+    }
+
+    /// As a process that is killed, or a cable that is cut.
+    fn cut(mut self) {
+        self.following.abort_all();
+    }
+
+    async fn stop(mut self) {
+        self.say.send(EdgeMessage { body: Some(edge_message::Body::Goodbye(Goodbye {})) }).await.unwrap();
+        drop(self.say);
+        self.following.join_next().await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revocation_names_the_edge_that_was_cut_off_and_none_that_stopped() {
+    let directory = tempfile::tempdir().unwrap();
+    let nodes = three(directory.path()).await;
+    let (stays, cut) = (Follower::start(&nodes[0], "stays").await, Follower::start(&nodes[1], "cut").await);
+    let (moves, stops) = (Follower::start(&nodes[1], "moves").await, Follower::start(&nodes[1], "stops").await);
+    let count = |what: &'static str, many: usize| move |seen: &Value| seen[what].as_array().is_some_and(|edges| edges.len() == many);
+    until("four edges", &nodes[2], "/edges", count("edges", 4)).await;
+    // From one node to another and then away for good: the first node only knows that it went.
+    moves.cut();
+    let moved = Follower::start(&nodes[0], "moves").await;
+    stops.stop().await;
+    cut.cut();
+    until("one is lost", &nodes[2], "/edges", count("lost", 1)).await;
+
+    let revoke = async |node: &Node| {
+        let key = good(node, Method::POST, "/keys", json!({ "name": "k" })).await;
+        let id = key["id"].as_str().unwrap();
+        good(node, Method::POST, &format!("/keys/{id}/revoke?wait=all"), json!({})).await
+    };
+    let answer = revoke(&nodes[2]).await;
+    assert_eq!((&answer["confirmed"], &answer["missing"]), (&json!(2), &json!([])), "{answer}");
+    let lost = answer["lost"].as_array().unwrap();
+    assert_eq!((lost.len(), &lost[0]["edge"], &lost[0]["region"]), (1, &json!("cut"), &json!("eu")), "{answer}");
+
+    // It comes back, wherever, and has it all before anything else; another one stops.
+    let back = Follower::start(&nodes[0], "cut").await;
+    moved.stop().await;
+    until("two are left, none is lost", &nodes[2], "/edges", |seen| count("edges", 2)(seen) && count("lost", 0)(seen)).await;
+    let answer = revoke(&nodes[2]).await;
+    assert_eq!((&answer["confirmed"], &answer["missing"], &answer["lost"]), (&json!(2), &json!([]), &json!([])), "{answer}");
+    stays.cut();
+    back.cut();
+    stop(nodes).await;
+}
+
 fn read_limits(kind: Kind, body: &[u8]) -> Declared {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     let limit = |name: &str, dimension| {

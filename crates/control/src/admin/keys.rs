@@ -7,7 +7,7 @@ use prost::Message;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tidegate_proto::Kind;
-use tidegate_proto::v1::{CreateKey, EditKey, Key, KeyRole, KeySecret, RevokeKeys, RotateKey, command};
+use tidegate_proto::v1::{CreateKey, EdgeStatus, EditKey, Key, KeyRole, KeySecret, RevokeKeys, RotateKey, command};
 use tidegate_runtime::api_key::{ApiKey, KeyEnv, RANDOM_BYTES};
 
 use super::Admin;
@@ -250,9 +250,14 @@ async fn confirm(admin: &Admin, call: &Call, revision: u64, body: &mut Value) ->
     }
     let confirmed = admin.parts.edges.confirmed(revision, CONFIRM).await;
     body["confirmed"] = confirmed.edges.into();
-    body["missing"] = confirmed.missing.into_iter().map(|edge| json!({ "edge": edge.edge, "region": edge.region })).collect();
+    body["missing"] = confirmed.missing.iter().map(unconfirmed).collect();
+    body["lost"] = confirmed.lost.iter().map(unconfirmed).collect();
     body["unreachable_nodes"] = confirmed.unreachable.into();
     Ok(())
+}
+
+fn unconfirmed(edge: &EdgeStatus) -> Value {
+    json!({ "edge": edge.edge, "region": edge.region, "address": edge.address, "silent_ms": edge.silent_ms })
 }
 
 impl Admin {

@@ -75,8 +75,15 @@ pub(super) async fn cluster(admin: Admin, _: Call) -> Result {
 pub(super) async fn edges(admin: Admin, _: Call) -> Result {
     let gathered = admin.parts.edges.everywhere().await;
     let edges: Vec<Value> = gathered.edges.iter().map(edge).collect();
+    let lost: Vec<Value> = gathered.lost.iter().map(edge).collect();
     let state = admin.parts.published.load();
-    ok(json!({ "revision": state.revision(), "applied": state.applied(), "edges": edges, "unreachable_nodes": gathered.unreachable }))
+    ok(json!({
+        "revision": state.revision(),
+        "applied": state.applied(),
+        "edges": edges,
+        "lost": lost,
+        "unreachable_nodes": gathered.unreachable,
+    }))
 }
 
 fn edge(edge: &EdgeStatus) -> Value {

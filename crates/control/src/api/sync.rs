@@ -154,7 +154,8 @@ impl Sync for SyncService {
             let patience = Duration::from_millis(u64::from(asked.wait_ms)).min(LONGEST_WAIT);
             self.parts.followers.revoked(asked.revoked, patience).await;
         }
-        Ok(Response::new(EdgesReply { edges: self.parts.followers.statuses(self.clock.unix_millis()) }))
+        let now_ms = self.clock.unix_millis();
+        Ok(Response::new(EdgesReply { edges: self.parts.followers.statuses(now_ms), gone: self.parts.followers.gone(now_ms) }))
     }
 
     async fn manage(&self, request: Request<ManageRequest>) -> Result<Response<ManageReply>, Status> {
@@ -299,7 +300,7 @@ impl Conversation {
                 }
             }
         }
-        followers.leave(&follower);
+        followers.leave(&follower, self.clock.unix_millis());
         tracing::info!(edge = %self.introduction.edge, "an edge left");
     }
 
@@ -328,6 +329,8 @@ impl Conversation {
                 follower.heard(now_ms);
                 (self.parts.take_shares)(&self.introduction, reports);
             }
+            // The edge closes the stream then.
+            Some(edge_message::Body::Goodbye(_)) => follower.goodbye(),
             Some(edge_message::Body::Answers(answers)) => follower.answered(answers, now_ms),
             Some(edge_message::Body::KeyMiss(miss)) => {
                 follower.heard(now_ms);

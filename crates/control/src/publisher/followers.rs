@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tidegate_proto::v1::{Ack, Answers, Assign, ControlMessage, EdgeStatus, GoAway, HealthView, Nack, control_message};
+use tidegate_proto::v1::{Ack, Answers, Assign, ControlMessage, EdgeStatus, GoAway, GoneEdge, HealthView, Nack, control_message};
 use tokio::sync::{Notify, watch};
 
 /// How an edge introduced itself.
@@ -32,13 +33,35 @@ pub struct Followers {
 #[derive(Debug)]
 struct Inner {
     by_name: Mutex<BTreeMap<(String, u64), Arc<Follower>>>,
+    gone: Mutex<Gone>,
     /// Counts what edges say and edges that come and go, for those who wait for something of that kind.
     news: watch::Sender<u64>,
 }
 
 impl Default for Inner {
     fn default() -> Self {
-        Self { by_name: Mutex::default(), news: watch::Sender::new(0) }
+        Self { by_name: Mutex::default(), gone: Mutex::default(), news: watch::Sender::new(0) }
+    }
+}
+
+/// Edges that were here, by name: as they were, and when and how they went.
+#[derive(Debug, Default)]
+struct Gone {
+    by_name: BTreeMap<String, (EdgeStatus, u64, bool)>,
+}
+
+impl Gone {
+    fn went(&mut self, edge: EdgeStatus, now_ms: u64, goodbye: bool) {
+        self.forget(now_ms);
+        if self.by_name.len() >= MOST_GONE {
+            let oldest = self.by_name.iter().min_by_key(|(_, (_, at, _))| *at).map(|(name, _)| name.clone());
+            oldest.and_then(|name| self.by_name.remove(&name));
+        }
+        self.by_name.insert(edge.edge.clone(), (edge, now_ms, goodbye));
+    }
+
+    fn forget(&mut self, now_ms: u64) {
+        self.by_name.retain(|_, (_, at, _)| u128::from(now_ms.saturating_sub(*at)) <= GONE_KEPT.as_millis());
     }
 }
 
@@ -47,6 +70,7 @@ impl Default for Inner {
 pub struct Follower {
     /// Who it is.
     pub introduction: Introduction,
+    says_goodbye: AtomicBool,
     connected_since_ms: u64,
     progress: Mutex<Progress>,
     outbox: Mutex<Outbox>,
@@ -110,8 +134,10 @@ impl Followers {
     /// Adds an edge. The same process that comes again replaces its lost connection, whose stream is told to end.
     pub fn join(&self, introduction: Introduction, now_ms: u64) -> Arc<Follower> {
         let key = (introduction.edge.clone(), introduction.instance);
+        self.inner.gone.lock().by_name.remove(&introduction.edge);
         let follower = Arc::new(Follower {
             introduction,
+            says_goodbye: AtomicBool::new(false),
             connected_since_ms: now_ms,
             progress: Mutex::new(Progress { heard_ms: now_ms, ..Progress::default() }),
             outbox: Mutex::default(),
@@ -125,15 +151,32 @@ impl Followers {
         follower
     }
 
-    /// Takes an edge out, unless it has connected again.
-    pub fn leave(&self, follower: &Arc<Follower>) {
+    /// Takes an edge out, unless it has connected again. It is remembered: one that did not say goodbye may serve on.
+    pub fn leave(&self, follower: &Arc<Follower>, now_ms: u64) {
         let key = (follower.introduction.edge.clone(), follower.introduction.instance);
         let mut by_name = self.inner.by_name.lock();
         if by_name.get(&key).is_some_and(|present| Arc::ptr_eq(present, follower)) {
             by_name.remove(&key);
+            // Another process of this name may be there in its place.
+            let name = &follower.introduction.edge;
+            if by_name.range((name.clone(), 0)..=(name.clone(), u64::MAX)).next().is_none() {
+                let goodbye = follower.says_goodbye.load(Ordering::Relaxed);
+                self.inner.gone.lock().went(follower.status(now_ms), now_ms, goodbye);
+            }
         }
         drop(by_name);
         self.changed();
+    }
+
+    /// Edges that followed this node within the last day and did not come back to it.
+    pub fn gone(&self, now_ms: u64) -> Vec<GoneEdge> {
+        let mut gone = self.inner.gone.lock();
+        gone.forget(now_ms);
+        let told = gone.by_name.values().map(|(edge, at, goodbye)| {
+            let ago_ms = now_ms.saturating_sub(*at);
+            GoneEdge { edge: Some(EdgeStatus { silent_ms: edge.silent_ms + ago_ms, ..edge.clone() }), ago_ms, goodbye: *goodbye }
+        });
+        told.collect()
     }
 
     /// How many there are.
@@ -288,6 +331,11 @@ impl Follower {
         progress.requests.count(answers.requests, answers.failures.min(answers.requests), now_ms);
     }
 
+    /// It stops on purpose.
+    pub(crate) fn goodbye(&self) {
+        self.says_goodbye.store(true, Ordering::Relaxed);
+    }
+
     pub(crate) fn heard(&self, now_ms: u64) {
         self.progress.lock().heard_ms = now_ms;
     }
@@ -347,6 +395,10 @@ pub(crate) enum Ends {
     Stream,
 }
 
+/// For so long an edge that is cut off may go on serving keys that it knows: the usual grace of a key.
+const GONE_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+/// Twice as many as can follow one node.
+const MOST_GONE: usize = 10_000;
 /// Length of a bucket of [`Tally`]: a stage of a rollout, so that what is counted is mostly of the stage.
 const TALLY_MS: u64 = 30_000;
 /// Assignments that wait for an edge that does not read.

@@ -224,6 +224,6 @@ async fn whoever_waits_for_a_revocation_is_told_who_has_not_confirmed() {
     let waiting = followers.revoked(7, std::time::Duration::from_secs(60));
     let confirming = async { followers.acknowledged(&two, ack, 0) };
     assert!(tokio::join!(waiting, confirming).0.is_empty());
-    followers.leave(&one);
+    followers.leave(&one, 0);
     assert_eq!(followers.len(), 1);
 }

@@ -180,7 +180,13 @@ impl Link {
                 () = self.turn() => {}
             }
         }
-        self.keep_now().await;
+        let leaving = self.stream.take().map(Stream::leave);
+        // Dropping neither: both end by themselves.
+        tokio::join!(self.keep_now(), async {
+            if let Some(leaving) = leaving {
+                leaving.await;
+            }
+        });
     }
 
     /// Waits for the next thing to happen and deals with it. Dropping it is safe: nothing is changed before that thing is there.

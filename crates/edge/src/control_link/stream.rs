@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tidegate_proto::v1::sync_client::SyncClient;
-use tidegate_proto::v1::{ControlMessage, EdgeMessage, Hello, edge_message};
+use tidegate_proto::v1::{ControlMessage, EdgeMessage, Goodbye, Hello, edge_message};
 use tidegate_runtime::mesh::{ChannelOptions, Dial, Expect, Role, channel, dial_error};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -57,6 +57,20 @@ impl Stream {
         self.incoming.message().await
     }
 
+    /// Says that this edge stops, and waits until the node has heard it or for a moment.
+    pub(super) async fn leave(self) {
+        let Stream { mut incoming, outgoing, .. } = self;
+        let leaving = async {
+            if outgoing.send(EdgeMessage { body: Some(edge_message::Body::Goodbye(Goodbye {})) }).await.is_ok() {
+                // What was queued is sent, then the stream ends.
+                drop(outgoing);
+                while let Ok(Some(_)) = incoming.message().await {}
+            }
+        };
+        // Cutting it short is safe: the node then takes this edge for one that may serve on.
+        let _ = timeout(LEAVE_TIMEOUT, leaving).await;
+    }
+
     /// Says something; whether it will be sent. What does not fit is not: everything that an edge says is said again in another form.
     pub(super) fn say(&self, body: edge_message::Body) -> bool {
         self.outgoing.try_send(EdgeMessage { body: Some(body) }).is_ok()
@@ -85,6 +99,8 @@ fn of_status(address: String, status: &Status) -> OpenError {
 
 /// Time to connect and to be let in.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longer than the longest round trip between regions.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Messages that wait to be sent: reports, confirmations and refusals, a few per second.
 const OUTGOING: usize = 64;
 /// A part has about 32 KiB, one resource at most a megabyte.

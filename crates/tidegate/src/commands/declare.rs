@@ -356,6 +356,10 @@ pub(super) fn edges(args: &EdgesArgs, output: &mut Output) -> anyhow::Result<Exi
         vec![text("name"), text("region"), text("build"), edge["applied"].to_string(), behind.to_string(), refused]
     });
     output.text(table(&["EDGE", "REGION", "BUILD", "APPLIED", "BEHIND", "REFUSES"], rows));
+    for edge in answer["lost"].as_array().into_iter().flatten() {
+        let (name, seconds) = (edge["name"].as_str().unwrap_or("-"), edge["silent_ms"].as_u64().unwrap_or_default() / 1_000);
+        output.note(format_args!("edge {name} follows no node since {seconds} s and did not say that it stops"));
+    }
     for node in answer["unreachable_nodes"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         output.note(format_args!("control node {node} did not answer: its edges are not listed"));
     }

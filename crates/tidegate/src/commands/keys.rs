@@ -213,7 +213,7 @@ fn list(workspace: Option<&str>, limit: u32, plane: &ControlPlane, output: &mut 
 
 fn revoked(id: &str, answer: &Value, waited: bool, plane: &ControlPlane, output: &mut Output) -> anyhow::Result<ExitCode> {
     let empty = |key: &str| answer[key].as_array().is_none_or(Vec::is_empty);
-    let all = empty("missing") && empty("unreachable_nodes");
+    let all = empty("missing") && empty("lost") && empty("unreachable_nodes");
     if plane.json {
         output.line(answer);
     } else if waited {
@@ -221,6 +221,15 @@ fn revoked(id: &str, answer: &Value, waited: bool, plane: &ControlPlane, output:
         for edge in answer["missing"].as_array().into_iter().flatten() {
             let text = |key: &str| edge[key].as_str().unwrap_or("-");
             output.note(format_args!("edge {} in {} has not", text("edge"), text("region")));
+        }
+        for edge in answer["lost"].as_array().into_iter().flatten() {
+            let text = |key: &str| edge[key].as_str().unwrap_or("-");
+            let seconds = edge["silent_ms"].as_u64().unwrap_or_default() / 1_000;
+            output.note(format_args!(
+                "edge {} in {} has not: it is cut off since {seconds} s, and accepts the key until it is back or the key's grace ends",
+                text("edge"),
+                text("region")
+            ));
         }
         for node in answer["unreachable_nodes"].as_array().into_iter().flatten().filter_map(Value::as_str) {
             output.note(format_args!("control node {node} did not answer for its edges"));
