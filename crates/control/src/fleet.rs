@@ -7,6 +7,7 @@
 mod digest;
 mod endpoint;
 mod gauges;
+mod guests;
 mod probe;
 mod report;
 mod ring;
@@ -25,7 +26,7 @@ use tidegate_routing::{EndpointId, Seen, Settings, Timestamp, VerdictRules};
 pub use digest::Digested;
 pub(crate) use digest::{is_urgent, movement};
 pub use gauges::endpoint_names;
-pub use service::{FleetConfig, FleetError, FleetPeers, FleetService, Leader};
+pub use service::{FleetConfig, FleetError, FleetPeers, FleetService, Leader, NodesOf, TellGuest};
 pub use table::{HealthRow, HealthTable};
 pub use view::ViewCursor;
 
@@ -56,6 +57,8 @@ pub struct Fleet {
     outbox: Vec<HealthReport>,
     minutes: digest::Minutes,
     digest_seq: u64,
+    /// Guests' edges, by the node that they follow.
+    hosted: BTreeMap<u64, guests::Hosted>,
     #[cfg(feature = "known-bugs")]
     bug: Option<KnownBug>,
 }
@@ -155,6 +158,7 @@ impl Fleet {
             outbox: Vec::new(),
             minutes: digest::Minutes::default(),
             digest_seq: 0,
+            hosted: BTreeMap::new(),
             #[cfg(feature = "known-bugs")]
             bug: None,
         }
@@ -210,6 +214,7 @@ impl Fleet {
             node_id: self.node_id,
             reports: std::mem::take(&mut self.outbox),
             probes: self.held_probes(now),
+            ..FleetExchange::default()
         }
     }
 

@@ -401,15 +401,16 @@ impl FleetParts {
         let Ok(node_id) = placed else { return };
         let (named, proposing) = (self.published.clone(), self.proposer.clone());
         let (near, leading) = (self.proposer.agreement().clone(), self.proposer.agreement().clone());
-        let region = self.region.clone();
+        let guests = followers.clone();
         let peers = FleetPeers {
             published: self.published.clone(),
             names: Arc::new(move || endpoint_names(&named.load())),
-            neighbours: Arc::new(move || {
+            nodes_of: Arc::new(move |region| {
                 let status = near.status();
                 let others = status.members.into_iter().filter(|member| member.id != status.node_id && member.region == region);
                 others.map(|member| member.address).collect()
             }),
+            tell_guest: Arc::new(move |edge, view| guests.offer_health(edge, view)),
             leader: Arc::new(move || leader_of(&leading)),
             propose: Arc::new(move |batch| {
                 let proposer = proposing.clone();
@@ -471,7 +472,7 @@ pub fn take_report(fleet: Arc<OnceLock<FleetService>>, followers: Followers, clo
         let failures: u64 = report.cells.iter().map(failed).sum();
         let good: u64 = report.cells.iter().map(|cell| u64::from(cell.ok)).sum();
         // A report that is sent again counts once, with whoever merges it.
-        let new = fleet.get().is_none_or(|fleet| fleet.report(&introduction.edge, report) == Taken::New);
+        let new = fleet.get().is_none_or(|fleet| fleet.report(&introduction.region, &introduction.edge, report) == Taken::New);
         if new {
             followers.count(introduction, good + failures, failures, clock.unix_millis());
         }

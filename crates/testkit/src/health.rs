@@ -52,14 +52,16 @@ impl Shared {
             })
         };
         let (named, near, leading, clock, log) = (published.clone(), self.nodes.clone(), self.nodes.clone(), self.clock, log.clone());
+        let guests = followers.clone();
         let peers = FleetPeers {
             published: published.clone(),
             names: Arc::new(move || endpoint_names(&named.load())),
-            neighbours: Arc::new(move || {
+            nodes_of: Arc::new(move |region| {
                 let nodes = near.lock();
-                let others = nodes.iter().filter(|other| other.region == place.region && other.address != place.address);
+                let others = nodes.iter().filter(|other| other.region == region && other.address != place.address);
                 others.map(|other| other.address.clone()).collect()
             }),
+            tell_guest: Arc::new(move |edge, view| guests.offer_health(edge, view)),
             leader: Arc::new(move || match number {
                 0 => Leader::Here,
                 _ => leading.lock().first().map_or(Leader::Unknown, |first| Leader::At(first.address.clone())),

@@ -22,6 +22,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use super::gauges::HealthGauges;
+use super::guests::{Errand, Guests};
 use super::{Fleet, HealthTable, Taken, ViewCursor};
 use crate::health_batch::HealthBatcher;
 use crate::published::Published;
@@ -35,6 +36,12 @@ pub struct FleetConfig {
     pub node_id: u64,
 }
 
+/// See [`FleetPeers::nodes_of`].
+pub type NodesOf = Arc<dyn Fn(&str) -> Vec<String> + Send + Sync>;
+
+/// See [`FleetPeers::tell_guest`].
+pub type TellGuest = Arc<dyn Fn(&str, &HealthView) + Send + Sync>;
+
 /// What the fleet needs of the rest of the node. All of it may change at any time, so it is asked each time.
 #[derive(Clone)]
 pub struct FleetPeers {
@@ -42,8 +49,10 @@ pub struct FleetPeers {
     pub published: Published,
     /// Name and provider of every declared endpoint.
     pub names: Arc<dyn Fn() -> HashMap<EndpointId, (String, String)> + Send + Sync>,
-    /// Addresses of the other control nodes of the region.
-    pub neighbours: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// Addresses of the control nodes of a region, without this one.
+    pub nodes_of: NodesOf,
+    /// Tells an edge that follows this node what its region says, where that is another one.
+    pub tell_guest: TellGuest,
     /// Where the leader is, and whether it is this node.
     pub leader: Arc<dyn Fn() -> Leader + Send + Sync>,
     /// Proposes an entry, stamped with this node's time; ends when it is in the log, or says why not.
@@ -78,7 +87,10 @@ pub struct FleetService {
 }
 
 pub(super) struct Inner {
+    region: String,
+    node_id: u64,
     fleet: Mutex<Fleet>,
+    guests: Mutex<Guests>,
     batcher: Mutex<HealthBatcher>,
     peers: FleetPeers,
     clock: Clock,
@@ -95,6 +107,8 @@ struct Bells {
     stirred: Notify,
     /// The same, for the other nodes of the region.
     tell: Notify,
+    /// An edge of another region said something.
+    guests: Notify,
     /// Verdicts were looked at anew.
     judged: Notify,
     /// A digest has come in, here where the leader is.
@@ -136,8 +150,11 @@ impl FleetService {
     /// # Errors
     /// A metric of these names exists in the registry.
     pub fn new(config: FleetConfig, peers: FleetPeers, clock: Clock, registry: &Registry) -> Result<FleetService, FleetError> {
-        let fleet = Fleet::new(config.region, config.node_id, clock.unix_millis());
+        let fleet = Fleet::new(config.region.clone(), config.node_id, clock.unix_millis());
         let inner = Arc::new(Inner {
+            region: config.region,
+            node_id: config.node_id,
+            guests: Mutex::default(),
             fleet: Mutex::new(fleet),
             batcher: Mutex::new(HealthBatcher::default()),
             peers,
@@ -162,6 +179,15 @@ impl FleetService {
             }
         });
         let (inner, stop) = (Arc::clone(&self.inner), tasks.shutdown().clone());
+        tasks.spawn("fleet-guests", async move {
+            let mut clients = Clients::default();
+            while wait(&stop, FLEET_TICK, &inner.bells.guests).await {
+                inner.pass_on(&mut clients).await;
+                // Over a long way, and every report of every guest rings: no more than ten times a second.
+                tokio::time::sleep(GUEST_REST).await;
+            }
+        });
+        let (inner, stop) = (Arc::clone(&self.inner), tasks.shutdown().clone());
         tasks.spawn("fleet-digest", async move {
             let (mut clients, mut digested) = (Clients::default(), Instant::now());
             while wait(&stop, DIGEST_EVERY, &inner.bells.judged).await {
@@ -177,11 +203,21 @@ impl FleetService {
         });
     }
 
-    /// Takes a report of an edge that is connected to this node. `edge` is the name that the connection proved, or the edge's own word
+    /// Whether edges of this region are judged here: this node's own, and one that has no nodes.
+    #[must_use]
+    pub fn judges(&self, region: &str) -> bool {
+        region == self.inner.region || (self.inner.peers.nodes_of)(region).is_empty()
+    }
+
+    /// Takes a report of an edge that is connected to this node. `edge` and `region` are what the connection proved, or the edge's own word
     /// where nobody proves anything.
-    pub fn report(&self, edge: &str, report: HealthReport) -> Taken {
+    pub fn report(&self, region: &str, edge: &str, report: HealthReport) -> Taken {
         let (inner, now) = (&self.inner, self.inner.now());
-        let (taken, stirred) = {
+        let (taken, stirred) = if !self.judges(region) {
+            let taken = inner.guests.lock().take(region, edge, report, now);
+            inner.bells.guests.notify_one();
+            (taken, false)
+        } else {
             let mut fleet = inner.fleet.lock();
             (fleet.take_report(edge, report, inner.clock.unix_millis(), now), fleet.is_stirred())
         };
@@ -307,7 +343,7 @@ impl Inner {
     /// Tells the neighbours what our edges said. What one does not take in time is lost to it: the next reports say how things are then.
     async fn exchange(&self, clients: &mut Clients) {
         let exchange = self.fleet.lock().exchange(self.now());
-        let neighbours = (self.peers.neighbours)();
+        let neighbours = (self.peers.nodes_of)(&self.region);
         clients.keep_only(&neighbours);
         if exchange.reports.is_empty() && exchange.probes.is_empty() {
             return;
@@ -318,6 +354,45 @@ impl Inner {
             async move {
                 if let Err(status) = client.exchange(exchange).await {
                     tracing::debug!(%address, %status, "exchange health with a neighbour");
+                }
+            }
+        });
+        join_all(calls).await;
+    }
+
+    /// Passes on what edges of other regions said, and tells them what their regions answer.
+    async fn pass_on(&self, clients: &mut Clients) {
+        let errands = self.guests.lock().errands(self.node_id, |region| (self.peers.nodes_of)(region), self.now());
+        let calls = errands.into_iter().map(|Errand { region, host, others, exchange }| {
+            let to_host = {
+                let (mut client, exchange) = (clients.get(&host, &self.peers.dial), exchange.clone());
+                async move { client.exchange(exchange).await }
+            };
+            // They do not answer for the guests.
+            let told = FleetExchange { guests: Vec::new(), ..exchange };
+            let to_others: Vec<_> = others.iter().map(|address| (clients.get(address, &self.peers.dial), told.clone())).collect();
+            async move {
+                let telling =
+                    join_all(to_others.into_iter().filter(|(_, told)| !told.reports.is_empty()).map(|(mut client, told)| async move {
+                        if let Err(status) = client.exchange(told).await {
+                            tracing::debug!(%status, "pass on what an edge of another region said");
+                        }
+                    }));
+                let (answer, ()) = tokio::join!(to_host, telling);
+                match answer {
+                    Ok(answer) => {
+                        let answer = answer.into_inner();
+                        for view in &answer.views {
+                            if let Some(news) = &view.view {
+                                (self.peers.tell_guest)(&view.edge, news);
+                            }
+                        }
+                        self.guests.lock().heard(&region, &host, answer.number);
+                    }
+                    Err(status) => {
+                        tracing::debug!(%region, %host, %status, "ask a region for what its edges here are to know");
+                        self.guests.lock().failed(&region, &host, &(self.peers.nodes_of)(&region));
+                    }
                 }
             }
         });
@@ -437,16 +512,22 @@ fn from_control<T>(request: &Request<T>) -> Result<(), Status> {
 impl fleet_server::Fleet for FleetService {
     async fn exchange(&self, request: Request<FleetExchange>) -> Result<Response<FleetExchanged>, Status> {
         from_control(&request)?;
-        let now = self.inner.now();
-        let stirred = {
+        let (now, exchange) = (self.inner.now(), request.into_inner());
+        let hosts = !exchange.guests.is_empty();
+        let (answer, stirred) = {
             let mut fleet = self.inner.fleet.lock();
-            fleet.take_exchange(request.get_ref(), now);
-            fleet.is_stirred()
+            let answer = if hosts {
+                fleet.host(exchange, self.inner.clock.unix_millis(), now)
+            } else {
+                fleet.take_exchange(&exchange, now);
+                FleetExchanged::default()
+            };
+            (answer, fleet.is_stirred())
         };
         if stirred {
             self.inner.bells.stirred.notify_one();
         }
-        Ok(Response::new(FleetExchanged {}))
+        Ok(Response::new(answer))
     }
 
     async fn digest(&self, request: Request<RegionDigest>) -> Result<Response<RegionDigested>, Status> {
@@ -463,6 +544,8 @@ impl fleet_server::Fleet for FleetService {
 const FLEET_TICK: Duration = Duration::from_millis(250);
 /// What stirred is looked at so long after the first word of it: a fault reaches the edges of a region at the same moment.
 const LEAST_REST: Duration = Duration::from_millis(20);
+/// Between two errands for edges of other regions.
+const GUEST_REST: Duration = Duration::from_millis(100);
 /// Of its time, judging early takes one part in so many.
 const REST_FACTOR: u32 = 10;
 /// A changed verdict does not wait for it.

@@ -348,6 +348,103 @@ fn uptime_comes_back_from_the_log_as_a_summary() {
     assert!(table.rows[0].uptime_5m.is_some_and(|uptime| (uptime - 0.99).abs() < 0.002));
 }
 
+/// Four edges of `eu`, two of which follow a node of `us`.
+#[test]
+fn an_edge_that_follows_another_regions_node_counts_in_its_own_region() {
+    let agreed = Health::default();
+    let (mut host, mut other) = (warm(1), warm(2));
+    let mut guests = guests::Guests::default();
+    let nodes_of = |region: &str| if region == "eu" { vec!["host".to_owned(), "other".to_owned()] } else { Vec::new() };
+    let mut told: BTreeMap<String, Vec<tidegate_proto::v1::HealthView>> = BTreeMap::new();
+    let mut pass_on = |guests: &mut guests::Guests, host: &mut Fleet, other: &mut Fleet, now, lost: bool| {
+        for errand in guests.errands(9, nodes_of, now) {
+            assert_eq!((errand.region.as_str(), errand.host.as_str(), errand.others.as_slice()), ("eu", "host", &["other".to_owned()][..]));
+            other.take_exchange(&FleetExchange { guests: Vec::new(), ..errand.exchange.clone() }, now);
+            let answer = host.host(errand.exchange, UNIX_MS, now);
+            if lost {
+                continue;
+            }
+            guests.heard("eu", "host", answer.number);
+            for view in answer.views {
+                told.entry(view.edge).or_default().push(view.view.unwrap());
+            }
+        }
+    };
+    for step in 0..8_u64 {
+        let (now, one) = (at(step * 250), if step < 4 { cell(20, 0) } else { cell(0, 12) });
+        for (number, edge) in ["edge-0", "edge-1", "edge-2", "edge-3"].into_iter().enumerate() {
+            let report = report(step + 1, vec![one.clone()]);
+            match number {
+                0 | 1 => assert_eq!(guests.take("eu", edge, report, now), Taken::New),
+                2 => assert_eq!(host.take_report(edge, report, UNIX_MS, now), Taken::New),
+                _ => assert_eq!(other.take_report(edge, report, UNIX_MS, now), Taken::New),
+            }
+        }
+        let (from_host, from_other) = (host.exchange(now), other.exchange(now));
+        assert_eq!((from_host.reports.len(), from_other.reports.len()), (1, 1), "guests are not told twice");
+        other.take_exchange(&from_host, now);
+        host.take_exchange(&from_other, now);
+        // An answer that is lost on its way is made good by the next.
+        pass_on(&mut guests, &mut host, &mut other, now, step == 5);
+        host.tick(&agreed, now);
+        other.tick(&agreed, now);
+    }
+    pass_on(&mut guests, &mut host, &mut other, at(2_000), false);
+    assert_eq!((host.edges(), other.edges()), ((4, 0), (4, 0)), "all of the region, and each once");
+    for fleet in [&host, &other] {
+        assert_eq!(verdict(fleet), Verdict::Ejected, "a quorum of four");
+    }
+    for edge in ["edge-0", "edge-1"] {
+        let views = &told[edge];
+        assert!(views[0].full && views.iter().any(|view| view.acknowledged == 8), "{views:?}");
+        let last = views.iter().rev().find_map(|view| view.cells.first()).unwrap();
+        assert_eq!((last.verdict(), views.last().unwrap().active_edges), (Verdict::Ejected, 4));
+        assert_eq!(views.iter().filter(|view| view.full).count(), 2, "anew once, after the answer that was lost");
+    }
+    let minute = host.digest(&agreed, UNIX_MS + 61_000, at(61_000)).unwrap().digest.shares[0].counts[0];
+    assert_eq!((minute.ok, minute.failed), (3 * 80, 3 * 48), "its own edge and two guests, each report once");
+
+    // Without a word from their node they have no say after ten seconds, as any edge.
+    host.tick(&agreed, at(13_000));
+    assert_eq!(host.edges(), (0, 0));
+    assert!(guests.errands(9, nodes_of, at(13_000)).is_empty());
+}
+
+#[test]
+fn a_guest_may_probe_for_its_region_and_the_next_node_is_its_host_when_one_is_away() {
+    let agreed = Health::default();
+    let mut host = warm(1);
+    let mut guests = guests::Guests::default();
+    let nodes = ["one".to_owned(), "two".to_owned()];
+    let nodes_of = |_: &str| nodes.to_vec();
+    for edge in ["edge-0", "edge-1", "edge-2", "edge-3"] {
+        guests.take("eu", edge, report(1, vec![cell(0, 12)]), at(0));
+    }
+    let first = guests.errands(9, nodes_of, at(0)).remove(0);
+    guests.failed("eu", &first.host, &nodes);
+    let second = guests.errands(9, nodes_of, at(250)).remove(0);
+    assert_eq!((first.host.as_str(), second.host.as_str()), ("one", "two"));
+    assert!(second.exchange.reports.is_empty(), "edges say again what was not acknowledged");
+
+    host.host(first.exchange, UNIX_MS, at(250));
+    host.tick(&agreed, at(260));
+    assert_eq!(verdict(&host), Verdict::Ejected);
+    let mut probing = 260;
+    while verdict(&host) != Verdict::Probing {
+        probing += 250;
+        assert!(probing < 60_000);
+        for edge in ["edge-0", "edge-1", "edge-2", "edge-3"] {
+            guests.take("eu", edge, report(probing, Vec::new()), at(probing));
+        }
+        host.host(guests.errands(9, nodes_of, at(probing)).remove(0).exchange, UNIX_MS, at(probing));
+        host.tick(&agreed, at(probing));
+    }
+    host.tick(&agreed, at(probing + 250));
+    let answer = host.host(guests.errands(9, nodes_of, at(probing + 250)).remove(0).exchange, UNIX_MS, at(probing + 250));
+    let tokens: usize = answer.views.iter().filter_map(|view| view.view.as_ref()).map(|view| view.probes.len()).sum();
+    assert_eq!(tokens, 1, "one of them has the region's token: {answer:?}");
+}
+
 #[test]
 fn what_nobody_uses_is_forgotten() {
     let (mut fleet, agreed) = (fleet(), Health::default());

@@ -24,8 +24,17 @@ pub async fn run(fleet: FleetService, followers: Followers, shutdown: Shutdown) 
         }
         let all = followers.all();
         let mut kept = HashMap::with_capacity(all.len());
+        let mut judged: HashMap<String, bool> = HashMap::new();
         for follower in all {
             let introduction = &follower.introduction;
+            let judges_it = match judged.get(&introduction.region) {
+                Some(judges_it) => *judges_it,
+                None => *judged.entry(introduction.region.clone()).or_insert_with_key(|region| fleet.judges(region)),
+            };
+            // What others are to know comes from their own region.
+            if !judges_it {
+                continue;
+            }
             let key = (introduction.edge.clone(), introduction.instance);
             let mut cursor = cursors.remove(&key).unwrap_or_default();
             if let Some(view) = fleet.view(&introduction.edge, &mut cursor) {

@@ -253,6 +253,53 @@ async fn two_edges_of_a_region_degrade_what_fails_for_both() {
     end(elsewhere).await;
 }
 
+/// Half of a region's edges follow a node of the other region: they count in their own, and hear what it says.
+#[tokio::test(flavor = "multi_thread")]
+async fn edges_that_follow_another_regions_node_count_in_their_own() {
+    let mut regions = Topology::in_regions(&["eu", "us"], || topology(&["near", "spare"]));
+    let (near, far) = (regions[0].link.endpoints.clone(), regions[1].link.endpoints.clone());
+    let mut all = Vec::new();
+    for (name, follows) in [("u1", &far), ("u2", &far), ("guest-1", &near), ("guest-2", &near)] {
+        regions[1].link.endpoints.clone_from(follows);
+        let edge = regions[1].edge(name).await;
+        edge.until_ready().await;
+        all.push(edge);
+    }
+    let home = regions[0].ready_edge("e1").await;
+    regions[0].forward.pass(Duration::from_secs(601));
+    until(|| (regions[1].node.health().active_edges == 4).then_some(())).await;
+    until(|| (regions[0].node.health().active_edges == 1).then_some(())).await;
+    let steady = Steady::at(&all);
+    steady.until_served(400).await;
+    regions[1].sim("near").set_fault(Some(DOWN));
+    let began = Instant::now();
+    until(|| (verdict(&regions[1], "near/m", "us") == Some(RegionVerdict::Ejected)).then_some(())).await;
+    for edge in &all {
+        until(|| (up(edge, "near/m") == 0.0).then_some(())).await;
+    }
+    println!("known to all edges of the region, wherever they are connected, after {:?}", began.elapsed());
+    assert_eq!(row(&regions[1], "near/m", "us").expect("a row").rule, "quorum");
+    assert_eq!(verdict(&regions[0], "near/m", "eu").unwrap_or_default(), RegionVerdict::Healthy, "nobody of this region said anything");
+    assert_eq!(up(&home, "near/m"), 1.0);
+    // Also single requests that prove the end of it are shared out over all of them.
+    regions[1].sim("near").set_fault(None);
+    let mut waited = Duration::ZERO;
+    while verdict(&regions[1], "near/m", "us") != Some(RegionVerdict::Healthy) {
+        assert!(waited < Duration::from_secs(60), "{:?}", row(&regions[1], "near/m", "us"));
+        if verdict(&regions[1], "near/m", "us") == Some(RegionVerdict::Ejected) {
+            pass(&regions, &all, Duration::from_secs(1)).await;
+            waited += Duration::from_secs(1);
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    for edge in &all {
+        until(|| (up(edge, "near/m") == 1.0).then_some(())).await;
+    }
+    assert_eq!(steady.end().await.1, 0);
+    end(all).await;
+    end(vec![home]).await;
+}
+
 /// An edge that reaches no provider while its neighbours do: it is not believed, it leaves, and nothing is out for anybody else.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sick_edge_says_so_and_leaves() {
