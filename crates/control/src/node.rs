@@ -122,6 +122,8 @@ pub struct Node {
     tasks: Tasks,
     /// Stops last, so that probes see a node that is stopping.
     operations: Tasks,
+    identity: Option<Arc<Identity>>,
+    clock: Clock,
     bound: NodeBound,
 }
 
@@ -265,7 +267,7 @@ impl Node {
             server.serve(Operations { registry, readiness, routes: Vec::new() }, &operations);
         }
         let bound = NodeBound { raft, sync, admin: admin_bound, operations: operations_bound };
-        Ok(Node { consensus, followers, published, tasks, operations, bound })
+        Ok(Node { consensus, followers, published, tasks, operations, identity: doors.identity, clock, bound })
     }
 
     /// Addresses that were taken.
@@ -281,6 +283,14 @@ impl Node {
     /// The node's place in the cluster.
     pub fn consensus(&self) -> &Consensus {
         &self.consensus
+    }
+
+    /// Looks at the certificate files now, and not only with the next poll.
+    pub fn refresh_files(&self) {
+        if let Some(identity) = &self.identity {
+            // What happened is logged and counted there.
+            identity.reload_now(self.clock.unix_seconds());
+        }
     }
 
     /// Why the node stopped by itself; waits until it does. The process should then end.

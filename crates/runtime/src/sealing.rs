@@ -9,6 +9,7 @@
 //! Both layers authenticate the cluster, the credential and its version: a ciphertext moved to another place does not open.
 
 mod kek;
+mod source;
 
 use std::fmt;
 
@@ -19,6 +20,7 @@ use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 pub use kek::{Kek, KekError, Keyring, PublicKek, PublicKeyring};
+pub use source::{ASK_EVERY, KekSource, KekStore};
 
 /// What a sealed value belongs to. All of it is authenticated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

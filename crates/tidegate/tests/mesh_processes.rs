@@ -206,3 +206,74 @@ fn a_provider_that_fails_in_one_region_is_degraded_by_two_edges_and_known_in_the
 fn a_provider_that_fails_in_one_region_is_ejected_by_four_edges_and_known_in_the_other() {
     known_everywhere(&["edge-eu-1", "edge-eu-2", "edge-eu-3", "edge-eu-4"], &["edge-us-1"], "ejected", "quorum");
 }
+
+/// Every certificate of the mesh and then its authority are replaced while callers call: first everybody believes both authorities, then the
+/// leaves change, then the old authority goes. Nobody restarts.
+#[test]
+fn certificates_and_their_authority_are_replaced_while_everything_runs() {
+    let edges = ["edge-eu-1", "edge-us-1"];
+    let members = ["control-1", "control-2", "control-3", "edge-eu-1", "edge-us-1"];
+    let Some(mesh) = mesh(&edges) else { return };
+    let new = mesh.file("certs-new");
+    mesh.command("eu", "", &["certs", "dev", "--out", &new, "--regions", "eu,us", "--control", "3", "--edges", "4"]);
+    // As a mounted secret changes: each file at once.
+    let put = |member: &str, file: &str, bytes: &[u8]| {
+        let (next, at) = (mesh.file(&format!("certs/{member}/{file}.next")), mesh.file(&format!("certs/{member}/{file}")));
+        std::fs::write(&next, bytes).unwrap();
+        std::fs::rename(&next, &at).unwrap();
+    };
+    let read = |path: String| std::fs::read(path).unwrap();
+    // Everybody looks, and says what it took over.
+    let looked = |what: &str, since: &[usize]| {
+        for member in members {
+            let id = mesh.id(member).to_string();
+            assert!(std::process::Command::new("kill").args(["-HUP", &id]).status().unwrap().success());
+        }
+        for (member, since) in members.iter().zip(since) {
+            until(format_args!("`{what}` from {member}"), || mesh.said(member).matches(what).count() > *since);
+        }
+    };
+    let counted = |what: &str| members.map(|member| mesh.said(member).matches(what).count());
+    let processes = members.map(|member| mesh.id(member));
+    let (was, old) = (counted("authorities of the mesh changed"), read(mesh.file("certs/control-1/ca.crt")));
+    let fresh = read(format!("{new}/control-1/ca.crt"));
+    assert_ne!(old, fresh);
+    let (during, served) = Steady::during(&mesh, &edges, PAUSE, || {
+        let began = Instant::now();
+        for member in members.iter().chain(&["admin"]) {
+            put(member, "ca.crt", &[&old[..], &fresh[..]].concat());
+        }
+        looked("authorities of the mesh changed", &was);
+        let renewed = counted("a renewed identity is in use");
+        for member in members.iter().chain(&["admin"]) {
+            for file in ["tls.key", "tls.crt"] {
+                put(member, file, &read(format!("{new}/{member}/{file}")));
+            }
+        }
+        looked("a renewed identity is in use", &renewed);
+        let (key, _) = write_again(&mesh, "eu", &[1, 2, 3], "by-new-leaves");
+        caught_up(&mesh, &edges, 1);
+        let changed = counted("authorities of the mesh changed");
+        for member in members.iter().chain(&["admin"]) {
+            put(member, "ca.crt", &fresh);
+        }
+        looked("authorities of the mesh changed", &changed);
+        (key, began.elapsed())
+    });
+    let (key, during) = during;
+    println!("leaves and authority replaced in {}; {served} requests meanwhile, none failed", seconds(during));
+    assert_eq!(members.map(|member| mesh.id(member)), processes, "nobody restarted");
+    // New connections of every kind, by the new certificates alone: of a node that comes back, and of an edge.
+    for member in ["control-3", "edge-us-1"] {
+        mesh.kill(member);
+        mesh.start(member);
+    }
+    until("edge-us-1 ready", || mesh.operations("edge-us-1", "/readyz").status == 200);
+    let (late, _) = write_again(&mesh, "eu", &[3, 2, 1], "by-the-new-authority");
+    caught_up(&mesh, &edges, 1);
+    for edge in edges {
+        for key in [&key, &late] {
+            assert_eq!(mesh.ask(edge, key).status, 200, "{edge}");
+        }
+    }
+}

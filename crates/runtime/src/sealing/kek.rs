@@ -73,6 +73,14 @@ pub enum KekError {
         /// Which file.
         path: PathBuf,
     },
+    /// The command gives no keys.
+    #[error("the command `{command}` that gives the key-encryption keys: {problem}")]
+    Command {
+        /// Its program.
+        command: String,
+        /// What is wrong.
+        problem: String,
+    },
     /// The id of a key is not usable.
     #[error("a key id has 1 to {MAX_ID} characters of a-z, 0-9, `-`, `_` and `.`")]
     Id,
@@ -184,6 +192,12 @@ impl Keyring {
         Ok(Self { keks, current })
     }
 
+    /// Reads the text of such a file; `path` says in errors where it is from.
+    pub(super) fn parse(path: &Path, text: &str) -> Result<Self, KekError> {
+        let (keks, current) = parse(path, text, PRIVATE, |id, bytes| Kek::from_seed(id, bytes).ok())?;
+        Ok(Self { keks, current })
+    }
+
     /// Reads a passphrase from a file and derives the key of this cluster from it. Slow on purpose; see [`Kek::from_passphrase`].
     pub fn read_passphrase(path: &Path, cluster: &str) -> Result<Self, KekError> {
         let text = fs::read_to_string(path).map_err(|source| KekError::Read { path: path.to_owned(), source })?;
@@ -240,7 +254,15 @@ impl PublicKeyring {
 /// Reads the keys of one kind.
 fn read<K>(path: &Path, kind: &str, make: impl Fn(&str, &[u8; KEY]) -> Option<K>) -> Result<(BTreeMap<String, K>, String), KekError> {
     let text = fs::read_to_string(path).map_err(|source| KekError::Read { path: path.to_owned(), source })?;
-    let text = Zeroizing::new(text);
+    parse(path, &Zeroizing::new(text), kind, make)
+}
+
+fn parse<K>(
+    path: &Path,
+    text: &str,
+    kind: &str,
+    make: impl Fn(&str, &[u8; KEY]) -> Option<K>,
+) -> Result<(BTreeMap<String, K>, String), KekError> {
     let (mut keks, mut current) = (BTreeMap::new(), None);
     for (number, line) in text.lines().enumerate() {
         let line = line.trim();

@@ -16,7 +16,7 @@ use tidegate_proto::Problem;
 use tidegate_proto::v1::Resource;
 use tidegate_runtime::logging;
 use tidegate_runtime::ops::{BuildInfo, register_build_info, register_process_metrics};
-use tidegate_runtime::signals::StopSignals;
+use tidegate_runtime::signals::{StopSignals, reload_signals};
 
 use super::{BAD_CONFIG, edge, show_problems};
 use crate::admin_client::{ControlPlane, Reason};
@@ -192,15 +192,19 @@ async fn serve(control: ControlNode) -> anyhow::Result<ExitCode> {
     if let Some(address) = bound.operations {
         tracing::info!(%address, "operations port");
     }
-    // Losing a branch is safe: signals stay pending, and a node that failed stays failed.
-    let failed = tokio::select! {
-        signal = stops.next() => {
-            tracing::info!(signal, "stopping: leadership is handed over, edges go elsewhere");
-            false
-        }
-        why = node.failed() => {
-            tracing::error!(why, "stopping: this node can no longer be trusted");
-            true
+    let mut hangups = reload_signals().context("listen for SIGHUP")?;
+    let failed = loop {
+        // Losing a branch is safe: signals stay pending, and a node that failed stays failed.
+        tokio::select! {
+            signal = stops.next() => {
+                tracing::info!(signal, "stopping: leadership is handed over, edges go elsewhere");
+                break false;
+            }
+            Some(()) = hangups.next() => node.refresh_files(),
+            why = node.failed() => {
+                tracing::error!(why, "stopping: this node can no longer be trusted");
+                break true;
+            }
         }
     };
     node.shutdown(STOP).await;

@@ -5,6 +5,7 @@ mod follow;
 mod watch;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -13,9 +14,10 @@ use tidegate_edge::config::MeshConfig;
 use tidegate_edge::control_link::nothing;
 use tidegate_edge::{Edge, Services};
 use tidegate_runtime::logging::{self, LogConfig, LogFormat, LogGuard};
+use tidegate_runtime::mesh::Identity;
 use tidegate_runtime::signals::{StopSignals, reload_signals};
 use tidegate_runtime::telemetry::Telemetry;
-use tidegate_runtime::{Shutdown, Tasks};
+use tidegate_runtime::{Clock, Shutdown, Tasks};
 
 use super::{BAD_CONFIG, show_problems};
 use crate::cli::{EdgeArgs, Global};
@@ -68,8 +70,10 @@ async fn serve(config: Config, environment: Environment, watch: Watch, log: Opti
     };
     let mut services = Services { registry, telemetry, ..Services::default() };
     let mut mesh = config.mesh.clone();
+    let mut identity = None;
     if let Some(files) = &config.process.control {
-        services.control = Some(follow::services(files, &config, &services, &exports)?);
+        let followed = follow::services(files, &config, &services, &exports)?;
+        (services.control, identity) = (Some(followed.services), followed.identity);
         mesh = MeshConfig { keys_pepper: mesh.keys_pepper.take(), ..nothing() };
     }
     let edge = Edge::start(config.edge.clone(), mesh, services).await.context("start the edge")?;
@@ -84,7 +88,7 @@ async fn serve(config: Config, environment: Environment, watch: Watch, log: Opti
     }
     tracing::info!(endpoints = config.mesh.endpoints.len(), models = config.mesh.models.len(), keys = config.mesh.keys.len(), "serving");
 
-    let mut reloader = Reloader { watch, config, environment, reloads, log };
+    let mut reloader = Reloader { watch, config, environment, reloads, log, identity };
     let signal = reloader.run_until(&edge, &mut stops).await?;
     tracing::info!(signal, "stopping: new connections are refused, running requests may end");
     // Losing a branch is safe: a shutdown that is dropped ends with the process, which a second signal asks for.
@@ -112,6 +116,8 @@ struct Reloader {
     reloads: IntCounterVec,
     /// Changes the level, unless the command line gave it.
     log: Option<LogGuard>,
+    /// Our certificate in the mesh.
+    identity: Option<Arc<Identity>>,
 }
 
 impl Reloader {
@@ -126,6 +132,10 @@ impl Reloader {
                 signal = stops.next() => return Ok(signal),
                 Some(()) = hangups.next() => {
                     edge.refresh_files();
+                    if let Some(identity) = &self.identity {
+                        // What happened is logged and counted there.
+                        identity.reload_now(Clock::start().unix_seconds());
+                    }
                     self.watch.look();
                     self.reload(edge);
                 }

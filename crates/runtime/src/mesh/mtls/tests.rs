@@ -281,6 +281,39 @@ async fn an_expired_certificate_is_refused_and_named() {
     pair.tasks.close(LONG).await.unwrap();
 }
 
+/// Two leaves that end within seconds: what is open goes on for as long as it would, and nothing new is opened with them.
+#[tokio::test]
+async fn a_certificate_that_expires_ends_nothing_that_is_open() {
+    let authority = Authority::new("one");
+    let (server, client) = (Member::new(&authority, &[EU_CONTROL], &[&authority]), Member::new(&authority, &[EU_EDGE], &[&authority]));
+    let ends = now() + 3;
+    for (member, uri) in [(&server, EU_CONTROL), (&client, EU_EDGE)] {
+        authority.issue(member.dir.path(), &[uri], ends);
+    }
+    let pair = Pair::new(server.load(), edges(), client.load()).await;
+    let (near, far) = tokio::join!(pair.dial(control()), pair.listener.accept());
+    let (mut near, (mut far, _)) = (near.unwrap(), far.unwrap());
+    let (listener, tasks) = (Arc::clone(&pair.listener), pair.tasks.clone());
+    tasks.spawn("accept", async move {
+        while let Ok((io, _)) = listener.accept().await {
+            drop(io);
+        }
+    });
+    while pair.dial(control()).await.is_ok() {
+        assert!(now() <= ends + 1, "still accepted");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    for number in 0..10_u8 {
+        near.write_all(&[number]).await.unwrap();
+        near.flush().await.unwrap();
+        assert_eq!(far.read_u8().await.unwrap(), number);
+        far.write_all(&[number]).await.unwrap();
+        far.flush().await.unwrap();
+        assert_eq!(near.read_u8().await.unwrap(), number);
+    }
+    pair.tasks.close(LONG).await.unwrap();
+}
+
 #[tokio::test]
 async fn who_does_not_speak_tls_is_told_apart() {
     let authority = Authority::new("one");

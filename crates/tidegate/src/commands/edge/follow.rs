@@ -12,36 +12,47 @@ use tidegate_edge::control_link::{Compile, ControlServices, ReadPolicy};
 use tidegate_proto::v1::SealedCredential;
 use tidegate_proto::{Kind, Problem, ResourceMap};
 use tidegate_runtime::mesh::{Dial, Identity, MeshMetrics, MtlsDialer, MtlsOptions, PlainDialer};
-use tidegate_runtime::sealing::{Keyring, Place, Sealed};
+use tidegate_runtime::sealing::{KekStore, Place, Sealed};
 use tidegate_runtime::{Clock, Tasks};
 
 use crate::config::Config;
 use crate::config::lower::{Agreed, ControlFiles, agreed, key_policy};
 
-/// Reads the files. The identity is looked at again now and then by a task that ends with `tasks`.
-pub(super) fn services(files: &ControlFiles, config: &Config, services: &Services, tasks: &Tasks) -> anyhow::Result<ControlServices> {
-    let keyring = match &files.kek {
-        Some(path) => Some(Arc::new(Keyring::read(path).context("read the keys that open sealed credentials")?)),
-        None => None,
-    };
-    Ok(ControlServices {
-        dial: dial(files, services, tasks)?,
-        compile: compile(keyring, config.edge.region.clone(), config.mesh.keys_pepper.clone()),
-        read_policy: read_policy(),
-    })
+/// What an edge follows with.
+pub(super) struct Followed {
+    pub(super) services: ControlServices,
+    /// To be looked at when asked to.
+    pub(super) identity: Option<Arc<Identity>>,
 }
 
-fn dial(files: &ControlFiles, services: &Services, tasks: &Tasks) -> anyhow::Result<Arc<dyn Dial>> {
-    let Some(identity) = &files.identity else { return Ok(Arc::new(PlainDialer::default())) };
+/// Reads the files. The identity is looked at again now and then by a task that ends with `tasks`.
+pub(super) fn services(files: &ControlFiles, config: &Config, services: &Services, tasks: &Tasks) -> anyhow::Result<Followed> {
+    let keyring = match &files.kek {
+        Some(source) => Some(Arc::new(KekStore::open(source.clone()).context("read the keys that open sealed credentials")?)),
+        None => None,
+    };
+    let (dial, identity) = dial(files, services, tasks)?;
+    let services = ControlServices {
+        dial,
+        compile: compile(keyring, config.edge.region.clone(), config.mesh.keys_pepper.clone()),
+        read_policy: read_policy(),
+    };
+    Ok(Followed { services, identity })
+}
+
+type Dialing = (Arc<dyn Dial>, Option<Arc<Identity>>);
+
+fn dial(files: &ControlFiles, services: &Services, tasks: &Tasks) -> anyhow::Result<Dialing> {
+    let Some(identity) = &files.identity else { return Ok((Arc::new(PlainDialer::default()), None)) };
     let clock = Clock::start();
     let identity = Identity::load(identity.clone(), Identity::DEFAULT_OVERLAP, clock.unix_seconds());
     let identity = identity.context("read the certificate of this edge in the mesh")?;
     identity.start(LOOK_EVERY, clock, tasks);
     let metrics = MeshMetrics::register(&services.registry).context("register metrics")?;
-    Ok(Arc::new(MtlsDialer::new(identity, metrics, MtlsOptions::default())))
+    Ok((Arc::new(MtlsDialer::new(Arc::clone(&identity), metrics, MtlsOptions::default())), Some(identity)))
 }
 
-fn compile(keyring: Option<Arc<Keyring>>, region: String, pepper: Option<SecretString>) -> Compile {
+fn compile(keyring: Option<Arc<KekStore>>, region: String, pepper: Option<SecretString>) -> Compile {
     Arc::new(move |cluster: &str, resources: &ResourceMap| {
         let open = |provider: &str, credential: &str| opened(keyring.as_deref(), cluster, resources, provider, credential);
         agreed(resources.iter(), Agreed { revision: 0, region: Some(&region), open: Some(&open), pepper: pepper.clone() })
@@ -50,14 +61,14 @@ fn compile(keyring: Option<Arc<Keyring>>, region: String, pepper: Option<SecretS
 
 /// A provider's secret out of the agreed state.
 fn opened(
-    keyring: Option<&Keyring>,
+    keyring: Option<&KekStore>,
     cluster: &str,
     resources: &ResourceMap,
     provider: &str,
     credential: &str,
 ) -> Result<SecretString, String> {
     let Some(keyring) = keyring else {
-        return Err("this edge has no key for sealed credentials: add `control.kek` to its file".to_owned());
+        return Err("this edge has no key for sealed credentials: add `control.kek` or `control.kek_command` to its file".to_owned());
     };
     let name = format!("{provider}/{credential}");
     let resource = resources.get(Kind::Credential, &name).ok_or_else(|| format!("there is no sealed credential `{name}`"))?;
@@ -71,7 +82,7 @@ fn opened(
     // A cluster founded from a backup has secrets that were sealed in the one before; what is said here is authenticated by the seal.
     let cluster = if found.cluster.is_empty() { cluster } else { &found.cluster };
     let place = Place { cluster, credential: &name, version: found.version };
-    keyring.open(place, &sealed).map_err(|error| format!("credential `{name}`: {error}"))
+    keyring.open_sealed(place, &sealed).map_err(|error| format!("credential `{name}`: {error}"))
 }
 
 fn read_policy() -> ReadPolicy {
@@ -87,7 +98,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(30);
 mod tests {
     use secrecy::ExposeSecret;
     use tidegate_proto::v1::{Resource, ResourceId};
-    use tidegate_runtime::sealing::Kek;
+    use tidegate_runtime::sealing::{Kek, KekSource};
 
     use super::*;
 
@@ -120,7 +131,10 @@ mod tests {
         resources.upsert(resource(Kind::Credential, "openai/main", sealed(&kek, "c1", "")));
         let mut restored = resources.clone();
         restored.upsert(resource(Kind::Credential, "openai/main", sealed(&kek, "c1", "c1")));
-        let keyring = Arc::new(Keyring::of(kek));
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("kek");
+        std::fs::write(&path, kek.to_line().expose_secret()).unwrap();
+        let keyring = Arc::new(KekStore::open(KekSource::File(path)).unwrap());
         let compile_with = |keyring| compile(keyring, "eu".to_owned(), None);
         let mesh = compile_with(Some(Arc::clone(&keyring)))("c1", &resources).unwrap();
         let secret = mesh.providers[0].credentials[0].secret.as_ref().unwrap();

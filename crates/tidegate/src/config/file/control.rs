@@ -25,6 +25,11 @@ pub(crate) struct Control {
     pub(crate) state_dir: Option<PathBuf>,
     /// File of key-encryption keys that open the providers' sealed credentials, as `tidegate kek new` makes it.
     pub(crate) kek: Option<PathBuf>,
+    /// Instead of `kek`: a program and its arguments that prints such a file, as a client of a key management service does. It is run without
+    /// a shell when the edge starts, and again when something was sealed with a key that is not there yet.
+    pub(crate) kek_command: Option<Vec<String>>,
+    /// Longest time for `kek_command`. Without it: `10s`.
+    pub(crate) kek_patience: Option<Span>,
     /// How long known keys are served without word from the control plane; after that they are answered 503, never 401. It bounds how long
     /// a revoked key can be used at an edge that is cut off from every control node. A key can have its own. Without it: `24h`.
     pub(crate) key_grace: Option<Span>,

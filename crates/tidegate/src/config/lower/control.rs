@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tidegate_edge::config::{ControlEndpoint, ControlLinkConfig};
 use tidegate_runtime::mesh::IdentityFiles;
+use tidegate_runtime::sealing::KekSource;
 use tidegate_runtime::tls::CertificateFiles;
 
 use super::{Lowering, Place};
@@ -15,7 +16,7 @@ pub(crate) struct ControlFiles {
     /// `None` connects without TLS.
     pub(crate) identity: Option<IdentityFiles>,
     /// Opens sealed credentials.
-    pub(crate) kek: Option<std::path::PathBuf>,
+    pub(crate) kek: Option<KekSource>,
 }
 
 /// Sections that the control plane says instead.
@@ -84,7 +85,23 @@ impl<'a> Lowering<'a> {
             pair: CertificateFiles { cert: identity.cert.clone(), key: identity.key.clone() },
             authorities: vec![identity.ca.clone()],
         });
-        ControlFiles { identity, kek: raw.kek.clone() }
+        ControlFiles { identity, kek: self.kek(raw, place) }
+    }
+
+    fn kek(&mut self, raw: &Control, place: Place<'a>) -> Option<KekSource> {
+        let Some(command) = &raw.kek_command else { return raw.kek.clone().map(KekSource::File) };
+        let place = place.get("kek_command");
+        if raw.kek.is_some() {
+            self.error(place, "`kek` is given too", "the keys come from one place: leave one of them out");
+        }
+        if command.first().is_none_or(String::is_empty) {
+            self.error(place, "no program", "write the program and its arguments: `[/opt/unwrap, --key, mesh]`");
+        }
+        let patience = raw.kek_patience.map_or(KEK_PATIENCE, |span| span.0);
+        if patience.is_zero() {
+            self.error(place, "`kek_patience` leaves it no time", "some seconds, such as `10s`");
+        }
+        Some(KekSource::Command { command: command.clone(), patience })
     }
 
     fn edge_name(&self, raw: &Control) -> String {
@@ -92,6 +109,9 @@ impl<'a> Lowering<'a> {
         named.filter(|name| !name.is_empty()).unwrap_or_else(|| "edge".to_owned())
     }
 }
+
+/// A call to another network, with its retries.
+const KEK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Whether TLS is wanted, and `host:port`.
 fn split(address: &str) -> Option<(bool, &str)> {
