@@ -1,8 +1,4 @@
 //! What many keys cost an edge: time until it is ready, memory per key, time per look-up.
-//!
-//! `cargo run --release -p tidegate-testkit --example keys [NUMBER]`
-
-#![expect(clippy::print_stdout, reason = "it is a report")]
 
 use std::collections::HashMap;
 use std::hint::black_box;
@@ -15,24 +11,25 @@ use tidegate_edge::control_link::Replica;
 use tidegate_proto::v1::{ControlMessage, control_message};
 use tidegate_testkit::Topology;
 
-fn main() {
-    let keys: u32 = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(100_000);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
-    runtime.block_on(measure(keys));
-}
+use crate::{resident, row};
 
-async fn measure(keys: u32) {
+/// As in the target.
+const KEYS: u32 = 100_000;
+
+pub(crate) async fn measure() {
+    let keys = KEYS;
     let following = Topology::new().provider("a", |_| {}).under_control();
-    let before = resident();
+    let before = resident().0;
     let begun = Instant::now();
     for number in 0..keys {
         following.node.create_key(&id(number), &text(number));
     }
-    println!("agree on {keys} keys: {:.2} s; control node {} bytes per key", begun.elapsed().as_secs_f64(), per_key(before, keys));
+    let agreed = begun.elapsed().as_secs_f64();
+    row("memory per 10,000 keys, control node", "–", format!("{:.1} MB ({keys} agreed on in {agreed:.1} s)", per_10k(before, keys)));
 
     // First, while the allocator has nothing to give again.
     let state = following.node.published().load();
-    let before = resident();
+    let before = resident().0;
     let mut replica = Replica::new(None, Arc::new(|_| Ok(KeyPolicy::default())));
     let mut cursor = Cursor::resume("e", None, &state);
     let (mut bytes, begun) = (0, Instant::now());
@@ -43,24 +40,21 @@ async fn measure(keys: u32) {
             Step::Idle { .. } => break,
         }
     }
-    println!(
-        "snapshot: {bytes} bytes, {:.1} per key; making and taking it in: {} ms",
-        bytes as f64 / f64::from(keys),
-        begun.elapsed().as_millis()
-    );
-    println!("edge: {} bytes per key", per_key(before, keys));
+    let (megabytes, millis) = (bytes as f64 / 1e6, begun.elapsed().as_millis());
+    row(format!("a snapshot with {keys} keys, made and taken in"), "–", format!("{megabytes:.1} MB, {millis} ms"));
+    row("memory per 10,000 keys, edge", "about 1.2 MB", format!("{:.1} MB", per_10k(before, keys)));
 
     let begun = Instant::now();
     let edge = following.edge("e").await;
     edge.until_ready().await;
     following.node.until_applied("e", following.node.index()).await;
-    println!("new edge, from its start to ready with every key, over loopback: {} ms", begun.elapsed().as_millis());
+    row(format!("a new edge ready with {keys} keys, over loopback"), "≤ 1 s", format!("{} ms", begun.elapsed().as_millis()));
     edge.edge.shutdown().await;
     following.node.kill().await;
     let begun = Instant::now();
     let edge = following.edge("e").await;
     edge.until_ready().await;
-    println!("restarted edge without a control node, from its start to ready: {} ms", begun.elapsed().as_millis());
+    row("the same edge restarted while no control node is there", "–", format!("{} ms", begun.elapsed().as_millis()));
     edge.edge.shutdown().await;
 
     let requests: Vec<http::HeaderMap> = (0..10_000_u32)
@@ -80,7 +74,7 @@ async fn measure(keys: u32) {
         let key = headers["authorization"].to_str().ok().and_then(|value| value.split_once(' '));
         key.is_some_and(|(_, key)| plain.get(&tidegate_edge::auth::digest(key, None)).map(Arc::clone).is_some())
     });
-    println!("find a key: {of_table:.0} ns; a plain hash map by digest: {of_plain:.0} ns");
+    row("finding a key", "a hash map by digest", format!("{of_table:.0} ns; {of_plain:.0} ns"));
 }
 
 /// Best of several rounds, nanoseconds per request.
@@ -113,13 +107,7 @@ fn text(number: u32) -> String {
     format!("tg_live_{number:010}_a-secret-of-forty-three-characters-or-so-12345")
 }
 
-fn per_key(before: u64, keys: u32) -> u64 {
-    resident().saturating_sub(before) / u64::from(keys)
-}
-
-/// Resident memory of this process, bytes.
-fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages: u64 = status.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
-    pages * 4096
+/// Megabytes more than before.
+fn per_10k(before: u64, keys: u32) -> f64 {
+    resident().0.saturating_sub(before) as f64 / f64::from(keys) / 100.0
 }
