@@ -60,6 +60,7 @@ impl Region {
     }
 
     /// Two callers of each edge until `fault` is over; returns what they were told to pay, and how many requests that were.
+    #[expect(clippy::print_stdout, reason = "what callers saw is worth reading; shown with --nocapture")]
     async fn load_during(&self, fault: impl Future<Output = ()>) -> (Money, u64) {
         let over = AtomicBool::new(false);
         let caller = async |mesh: &Mesh| {
