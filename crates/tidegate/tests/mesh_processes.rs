@@ -151,11 +151,16 @@ fn known_everywhere(near: &[&str], far: &[&str], verdict: &str, rule: &str) {
     let expected = if verdict == "ejected" { 0.0 } else { 0.5 };
     let sim = mesh.sim("eu", "near");
     let ((), served) = Steady::during(&mesh, near, PAUSE, || {
-        until("the region to know its edges and a working provider", || {
-            health_row(&mesh, 1, "eu").is_some_and(|row| {
-                row["verdict"] == "healthy" && row["samples"].as_u64() >= Some(50) && row["reporters"].as_u64() == Some(near.len() as u64)
-            })
-        });
+        // Both of its nodes: one that has just started waits for its edges before it concludes anything.
+        for node in [1, 3] {
+            until(format_args!("the region to know its edges and a working provider at control-{node}"), || {
+                health_row(&mesh, node, "eu").is_some_and(|row| {
+                    row["verdict"] == "healthy"
+                        && row["samples"].as_u64() >= Some(50)
+                        && row["reporters"].as_u64() == Some(near.len() as u64)
+                })
+            });
+        }
         // An edge goes by what its own region has seen lately, if it has.
         until("the other region to have forgotten its first requests", || {
             health_row(&mesh, 2, "us").is_none_or(|row| row["samples"].as_u64() == Some(0))
