@@ -457,8 +457,17 @@ async fn a_cluster_slot_that_moves_under_load_counts_everything_once() {
             tokio::time::sleep(Duration::from_millis(300)).await;
             for round in 0..3 {
                 let (from, to) = ((owner + round) % 3, (owner + round + 1) % 3);
-                nodes[to].ask(&["CLUSTER", "SETSLOT", &slot_text, "IMPORTING", &ids[from]]).unwrap();
-                nodes[from].ask(&["CLUSTER", "SETSLOT", &slot_text, "MIGRATING", &ids[to]]).unwrap();
+                // Nodes tell each other who owns a slot now and then; until then the last round's news may not be everywhere.
+                let (importing, migrating) = (
+                    ["CLUSTER", "SETSLOT", &slot_text, "IMPORTING", &ids[from]],
+                    ["CLUSTER", "SETSLOT", &slot_text, "MIGRATING", &ids[to]],
+                );
+                let mut refused = 0;
+                while let Err(error) = nodes[to].ask(&importing).and_then(|_| nodes[from].ask(&migrating)) {
+                    refused += 1;
+                    assert!(refused < 500, "{error}");
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
                 loop {
                     let keys: Vec<String> =
                         redis::from_redis_value(nodes[from].ask(&["CLUSTER", "GETKEYSINSLOT", &slot_text, "5"]).unwrap()).unwrap();
