@@ -98,9 +98,10 @@ impl Rounds {
 
 /// Settlements that waited for the store are sent as soon as it is back.
 const TOLD_WITHIN: Duration = Duration::from_secs(5);
-/// Before each round. The first one leaves every edge of the region the time to notice (half a second) and to pass its journal on.
+/// Before each round. The first one leaves every edge of the region the time to notice (half a second) and to pass its journal on, also where
+/// machines are busy: what an edge settles after another one has told the sum that contains it counts twice.
 const PAUSES: [Duration; 6] = [
-    Duration::from_millis(1_500),
+    Duration::from_secs(3),
     Duration::from_secs(1),
     Duration::from_secs(2),
     Duration::from_secs(4),
