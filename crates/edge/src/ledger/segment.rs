@@ -112,7 +112,10 @@ impl SegmentReader {
         let mut file = File::open(path(directory, position.segment))?;
         let mut magic = [0; MAGIC.len()];
         if file.read_exact(&mut magic).is_err() || magic != *MAGIC {
-            let message = format!("segment {} is not a journal of this version", position.segment);
+            let message = format!(
+                "segment {} of the journal is damaged at its start or was written by another version of Tidegate: let that version read it, or move the journal's directory away",
+                position.segment
+            );
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         }
         let offset = position.offset.max(HEAD);

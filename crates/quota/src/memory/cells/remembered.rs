@@ -26,7 +26,7 @@ impl Remembered {
         self.recent.insert(id, until);
     }
 
-    /// Forgets, at most every `longest`, what came before the last time: nothing is remembered for longer than that.
+    /// Drops a table, at most every `longest`, in which everything is over by then: nothing may be inserted for longer than that.
     pub(super) fn forget(&mut self, now: Micros, longest: Micros) {
         if now >= self.turned_at.saturating_add(longest) {
             self.turned_at = now;
